@@ -59,3 +59,16 @@ def tiles_in_bbox(bbox: Bbox, degrees: int) -> list[str]:
 def map_tile_of(lat: int, lon: int) -> str:
     """Return the name of the 3-degree map tile in which the image tile at (`lat`, `lon`) lies."""
     return tile_name(lat // MAP_DEGREES * MAP_DEGREES, lon // MAP_DEGREES * MAP_DEGREES)
+
+
+VERSION_OF_YEAR = {2021: "v200", 2020: "v100"}
+
+
+def image_file(tile: str, year: int) -> str:
+    """Return the file name of an image tile, as the open bucket and Terrascope spell it."""
+    return f"ESA_WorldCover_10m_{year}_{VERSION_OF_YEAR[year]}_{tile}_S2RGBNIR.tif"
+
+
+def map_file(tile: str, year: int) -> str:
+    """Return the file name of a map tile, as the open bucket and Terrascope spell it."""
+    return f"ESA_WorldCover_10m_{year}_{VERSION_OF_YEAR[year]}_{tile}_Map.tif"

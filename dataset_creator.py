@@ -1,0 +1,228 @@
+"""Stage 2: raw tiles -> 256x256 image/mask pairs, splits and class percentages.
+
+Each 1-degree Sentinel-2 tile is cut into patches counted from its north-west corner; the land-cover labels of a patch
+come from the WorldCover map tiles that lie under it, by position. Patches without labels, without image, or almost all
+water are dropped. Blocks of neighbouring patches go to one split, with a buffer between train and the others.
+Paper: "Grounding Synthetic Data Generation With Vision and Language Models", section on the dataset,
+https://arxiv.org/abs/2603.09625. Where we differ from the published script: docs/differences.md.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aras.command import Command, dry_run_option, limit_option, seed_option, workers_option
+from aras.cutting import PROGRESS, Cutting, Unit, cut_unit, units_of
+from aras.errors import UserError
+from aras.files import remove_parts, sole_writer, whole_file
+from aras.patches import REFLECTANCE_MAX
+from aras.rasters import Raster, raster_of
+from aras.runs import begin_run
+from aras.sources import image_paths, map_paths, maps_under
+from aras.tables import Tally, write_tables
+
+PUBLISHED = {"stretch": "patch-max", "split": "random", "fractions": (0.8, 0.1, 0.1)}
+PACKAGES = ("numpy", "rasterio", "opencv-python-headless", "pillow", "joblib")
+
+
+def units_to_cut(
+    s2: str, worldcover: str, year: int, cutting: Cutting, published: bool
+) -> tuple[list[Unit], list[tuple[str, str]]]:
+    """Return the work units of all image tiles, in tile order, and (tile, reason) of the tiles that cannot be used."""
+    images, maps = image_paths(s2, year, cutting.bbox), map_paths(worldcover, year, cutting.bbox)
+    headers: dict[str, Raster | UserError] = {}
+    units: list[Unit] = []
+    failed = []
+    for tile, path in sorted(images.items()):
+        try:
+            image = raster_of(path, tile, bands=3, dtype="uint16")
+            units += units_of(image, tuple(maps_under(image, maps, headers, published)), cutting)
+        except UserError as error:
+            failed.append((tile, str(error)))
+    return units, failed
+
+
+def limited(units: list[Unit], limit: int | None) -> list[Unit]:
+    """Return the units that hold the first `limit` patch positions, the last one cut to whole rows."""
+    if limit is None:
+        return units
+    kept, left = [], limit
+    for unit in units:
+        width = unit.cols[1] - unit.cols[0]
+        rows = min(unit.rows[1] - unit.rows[0], -(-left // width))
+        if rows <= 0:
+            break
+        kept.append(Unit(unit.image, unit.maps, (unit.rows[0], unit.rows[0] + rows), unit.cols))
+        left -= rows * width
+    return kept
+
+
+def cut_all(units: list[Unit], cutting: Cutting, workers: int) -> list[tuple[str, str]]:
+    """Cut `units` on `workers` processes with a progress bar; return (unit, reason) of those that failed."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from tqdm import tqdm
+
+    failed = []
+    done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(cut_named)(u, cutting) for u in units)
+    try:
+        with tqdm(total=sum(u.size for u in units), unit="patch", desc="patches", smoothing=0.05) as bar:
+            for unit, reason in done:
+                bar.update(unit.size)
+                if reason:
+                    failed.append((unit.name, reason))
+    except TerminatedWorkerError:
+        raise UserError(
+            "a worker was killed, likely out of memory; run the same command with fewer --workers"
+        ) from None
+    return sorted(failed)
+
+
+def cut_named(unit: Unit, cutting: Cutting) -> tuple[Unit, str | None]:
+    """Return `unit` and what `cut_unit` says of it, as results come back in any order."""
+    return unit, cut_unit(unit, cutting)
+
+
+def write_failures(path: Path, failed: list[tuple[str, str]]) -> None:
+    """Write (what, reason) of all that failed to `path`; remove the file when nothing did."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    with whole_file(path) as part, part.open("w", newline="") as file:
+        csv.writer(file).writerows([("unit", "reason"), *failed])
+
+
+def check_published(context: click.Context, options: dict[str, Any]) -> None:
+    """Set what --as-published stands for in `options`, unless the command line says otherwise, which is an error."""
+    for name, value in PUBLISHED.items():
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and options[name] != value:
+            raise click.UsageError(f"--as-published means --{name} {value}; leave out --{name}, or --as-published")
+        options[name] = value
+
+
+def report(tally: Tally, output: Path) -> None:
+    """Print what was kept and dropped, the class mix of each split, and the smallest distances between splits."""
+    for line in tally.lines():
+        click.echo(line)
+    click.echo(f"Wrote {output}/{{train,val,test}}, class_percentages, patches.csv, patches.geojson, skipped.csv")
+
+
+@click.command(cls=Command)
+@click.option("--s2", default="S2RGB_2021", show_default=True, help="Folder of image tiles, or the bucket's URL.")
+@click.option("--worldcover", default="worldcover_2021", show_default=True, help="Folder of map tiles, or the URL.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("ARAS400k"),
+    show_default=True,
+    help="The dataset's folder.",
+)
+@click.option("--patch-size", type=click.IntRange(8), default=256, show_default=True, help="Pixels a side.")
+@click.option(
+    "--stretch",
+    type=click.Choice(["reflectance", "patch-max", "percentile"]),
+    default="reflectance",
+    show_default=True,
+    help="To 8 bits by one scale for all (reflectance), each patch by its maximum (as published), or each tile by its "
+    "2nd and 98th percentile.",
+)
+@click.option(
+    "--reflectance-max",
+    type=click.IntRange(1, 65535),
+    default=REFLECTANCE_MAX,
+    show_default=True,
+    help="Reflectance x 10000 that becomes 255 under --stretch reflectance.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["spatial", "random"]),
+    default="spatial",
+    show_default=True,
+    help="Deal blocks of neighbouring patches, or every patch for itself (neighbours on both sides).",
+)
+@click.option(
+    "--fractions",
+    type=(float, float, float),
+    default=(0.8, 0.1, 0.1),
+    show_default=True,
+    help="Shares of train, val, test.",
+)
+@click.option("--block-size", type=click.IntRange(1), default=8, show_default=True, help="Patches a side of a block.")
+@click.option(
+    "--buffer",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Train patches closer than this many patches to a val or test block are left out.",
+)
+@click.option(
+    "--max-water", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Drop patches with more water."
+)
+@click.option("--bbox", type=(float, float, float, float), metavar="W S E N", help="Only patches that touch this box.")
+@click.option("--year", type=click.Choice(["2021", "2020"]), default="2021", show_default=True, help="For URLs.")
+@click.option("--as-published", is_flag=True, help="The published pixels and selection, with their defects.")
+@workers_option()
+@seed_option
+@limit_option
+@dry_run_option
+@click.pass_context
+def main(context: click.Context, output: Path, workers: int, dry_run: bool, limit: int | None, **options: Any) -> None:
+    r"""Cut raw tiles into image/mask pairs and deal them to train, val and test.
+
+    \b
+    Reads   S2RGB_2021/, worldcover_2021/ (any part of them, nested folders too), or their buckets by URL
+    Writes  ARAS400k/{train,val,test}/{images,masks}/<tile>_<row>_<col>.png
+            ARAS400k/class_percentages/{train,val,test}.csv
+            ARAS400k/patches.csv, patches.geojson (for QGIS), skipped.csv, run.json
+            ARAS400k/failures.csv when a tile could not be read; the exit code is then 1
+
+    \b
+    Example  python dataset_creator.py
+             python dataset_creator.py --s2 my_tiles --output mine --patch-size 512 --dry-run
+
+    --limit N looks at the first N patch positions, rounded up to whole rows. --as-published gives the published
+    pixels (each patch stretched by its maximum) and tiles (only those whose map is found one degree around), split
+    at random; the split itself is ours, as theirs is not known.
+
+    To resume, run the same command again.
+    """
+    if options["as_published"]:
+        check_published(context, options)
+    if abs(sum(options["fractions"]) - 1) > 1e-6 or min(options["fractions"]) < 0:
+        raise click.UsageError(f"--fractions must be three shares that add up to 1, not {options['fractions']}")
+    s2, worldcover, published, year = (options[n] for n in ("s2", "worldcover", "as_published", "year"))
+    cutting = Cutting(
+        output=output, **{name: options[name] for name in Cutting.__dataclass_fields__ if name != "output"}
+    )
+    units, failed = units_to_cut(s2, worldcover, int(year), cutting, published)
+    units = limited(units, limit)
+    click.echo(
+        f"Reads {s2} and {worldcover}: {len({u.image.tile for u in units})} tiles, {sum(u.size for u in units)} patch "
+        f"positions, {sum(u.size for u in units if not u.maps)} of them without a map. Writes {output}"
+    )
+    if dry_run:
+        for tile, reason in failed:
+            click.echo(f"cannot be used: {tile}: {reason}")
+        return
+    with sole_writer(output):
+        begin_run(output / "run.json", {**options, "limit": limit, "output": output}, PACKAGES)
+        remove_parts(output)
+        todo = [unit for unit in units if not (output / PROGRESS / f"{unit.name}.csv").exists()]
+        if todo:
+            failed += cut_all(todo, cutting, workers)
+        else:
+            click.echo("All patches are there already.")
+        tally = write_tables(output, output / PROGRESS, cutting.patch_size)
+        write_failures(output / "failures.csv", failed)
+    report(tally, output)
+    if failed:
+        raise UserError(f"{len(failed)} parts of tiles failed, see {output}/failures.csv; the first: {failed[0][1]}")
+    if not tally.kept:
+        raise UserError(f"no patch was kept, see {output}/skipped.csv; check --s2, --worldcover and --max-water")
+
+
+if __name__ == "__main__":
+    main()
