@@ -40,7 +40,8 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Return noise (size, size) float32 that varies over size / cells pixels."""
     import cv2
 
-    return cv2.resize(rng.standard_normal((cells, cells)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    coarse = rng.standard_normal((cells, cells)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def codes_of_degree(rng: np.random.Generator, size: int) -> np.ndarray:
