@@ -37,7 +37,7 @@ PATCH = 256
 
 
 def real_pixels() -> tuple[np.ndarray, str]:
-    """Return reflectance (4, H, W) uint16 of the sample region where `make demo` has made it, else of the fake world."""
+    """Return reflectance (4, H, W) uint16 of the sample region if `make demo` has made it, or of the fake world."""
     found = sorted((ROOT / "demo" / "S2RGB_2021").glob("*.tif"))
     if not found:
         rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def fill_gaps(pixels: np.ndarray) -> np.ndarray:
 
 
 def make_tile(folder: Path, rows: int) -> str:
-    """Write a whole image tile (its first `rows` pixel rows) and its map below `folder`; return where pixels are from."""
+    """Write the first `rows` pixel rows of an image tile and its map below `folder`; return where pixels are from."""
     pixels, source = real_pixels()
     mirrored = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
     mirrored = np.concatenate([mirrored, mirrored[:, :, ::-1]], axis=2)
@@ -177,17 +177,15 @@ def main(rows: int, workers: int) -> None:
         if plain_count != count:
             raise SystemExit(f"the plain way wrote {plain_count} patches, ours {count}")
         sizes = [sum(p.stat().st_size for p in (folder / w).glob("**/images/*.png")) for w in ("plain", "ours")]
-        print(f"plain way        {count / slow:8.1f} patches/s")
-        print(
-            f"ours             {count / ours:8.1f} patches/s  {slow / ours:.1f}x the plain way; {ours / floor:.2f}x the floor's time"
-        )
-        print(
-            f"the whole script {count / script:8.1f} patches/s  {slow / script:.1f}x the plain way, start-up and tables included"
-        )
-        print(f"floor            {count / floor:8.1f} patches/s")
-        print(
-            f"image bytes      {sizes[1] / sizes[0]:8.2f} of the plain way's;  peak memory of a worker {peak / 1e6:.0f} MB"
-        )
+        lines = [
+            ("plain way", slow, ""),
+            ("ours", ours, f"{slow / ours:.1f}x the plain way; {ours / floor:.2f}x the floor's time"),
+            ("the whole script", script, f"{slow / script:.1f}x the plain way, start-up and tables included"),
+            ("floor", floor, ""),
+        ]
+        for what, took, told in lines:
+            print(f"{what:16} {count / took:8.1f} patches/s  {told}")
+        print(f"images take {sizes[1] / sizes[0]:.2f} of the plain way's bytes; a worker's peak is {peak / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":
