@@ -2,8 +2,8 @@
 
     python benchmarks/bench_png.py
 
-Claim: OpenCV with Huffman coding after the Paeth filter takes at most a fifth of the time of Pillow's default, and its files
-are at most 20 % larger.
+Claim: OpenCV with Huffman coding after the Paeth filter takes at most a fifth of the time of Pillow's default, and its
+files are at most 20 % larger.
 """
 
 import io

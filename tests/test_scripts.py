@@ -1,0 +1,92 @@
+"""Every script: its help teaches, answers at once, and importing it does nothing."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+SLOW_IMPORTS = {
+    "torch",
+    "transformers",
+    "segmentation_models_pytorch",
+    "albumentations",
+    "sklearn",
+    "matplotlib",
+    "wandb",
+}
+
+
+def help_of(script):
+    """Return the help text, the seconds it took (best of two: the first may find cold files), and what it imported."""
+    took = []
+    for _ in range(2):
+        start = time.perf_counter()
+        command = [sys.executable, "-X", "importtime", script, "--help"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - start)
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
+    return result.stdout, min(took), imported
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_teaches_and_needs_no_torch(script):
+    text, _, imported = help_of(script)
+    for word in ("Reads", "Writes", "Example", "To resume, run the same command again."):
+        assert word in text, f"{script} --help lacks {word}"
+    assert not imported & SLOW_IMPORTS
+    assert "default: None" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_in_under_a_second(script):
+    assert help_of(script)[1] < 1.0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_importing_a_script_writes_and_prints_nothing(script, tmp_path):
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {script[:-3]}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checksums_are_what_md5sum_reads(tmp_path):
+    """md5sum -c beside the zips works: shown with files of our own, since the real ones are 100 GB."""
+    lines = (ROOT / "checksums.md5").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["train.zip", "val.zip", "test.zip", "synth.zip"]
+    assert all(re.fullmatch(r"[0-9a-f]{32}  \w+\.zip", line) for line in lines)
+    (tmp_path / "checksums.md5").write_text("\n".join(lines) + "\n")
+    for line in lines:
+        (tmp_path / line.split("  ")[1]).write_bytes(b"not the published zip")
+    bad = subprocess.run(["md5sum", "-c", "checksums.md5"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert bad.returncode == 1
+    assert bad.stdout.count(": FAILED") == 4
+    assert "improperly formatted" not in bad.stderr
+    digest = hashlib.md5(b"not the published zip", usedforsecurity=False).hexdigest()
+    (tmp_path / "checksums.md5").write_text("".join(f"{digest}{line[32:]}\n" for line in lines))
+    subprocess.run(["md5sum", "-c", "checksums.md5"], cwd=tmp_path, capture_output=True, check=True)
+
+
+def test_every_package_that_the_code_imports_is_pinned():
+    import ast
+
+    distribution = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "umap": "umap-learn"}
+    distribution |= {"segmentation_models_pytorch": "segmentation-models-pytorch"}
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(), re.M))
+    local = {path.stem for path in ROOT.glob("*.py")} | {"aras", "runs", "benchmarks", "fake_world"}
+    wanted = set()
+    for path in [*ROOT.glob("*.py"), *(ROOT / "aras").glob("*.py"), *(ROOT / "runs").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                wanted.add(node.module.split(".")[0])
+    third_party = {distribution.get(name, name) for name in wanted - set(sys.stdlib_module_names) - local}
+    assert third_party - pinned == set()
