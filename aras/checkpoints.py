@@ -1,0 +1,118 @@
+"""Tensors on disk: weights alone, or all that a training goes on from, and never a half of either.
+
+Files are read with `weights_only=True`, so none of them can run code.
+"""
+
+import os
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aras.errors import UserError
+from aras.files import whole_file
+
+if TYPE_CHECKING:
+    import torch
+
+BROKEN = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+"""What torch.load raises on a file that is torn, flipped or not its own, by where the damage is."""
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Return the dict in `path`, a `.safetensors` or a `torch.save` file; no code in it is run.
+
+    Raises:
+        UserError: the file is missing, torn, of another kind, or holds more than tensors and plain values.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing; check the path, or run the stage that writes it first")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (*BROKEN, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is torn or not a file of weights ({reason[:120]}); fetch or make it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a dict of tensors; give the right file")
+    return found
+
+
+def save_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    """Write `tensors` to `path` by `torch.save`, wholly or not at all."""
+    import torch
+
+    with whole_file(path) as part:
+        torch.save(tensors, part)
+
+
+def fit_tensors(module: "torch.nn.Module", tensors: dict[str, Any], path: Path, what: str) -> None:
+    """Load `tensors` into `module`, all of them or none.
+
+    Raises:
+        UserError: names or shapes differ from the module's; the message names `path` and `what` the module is.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    foreign = [name for name in tensors if name not in wanted]
+    other = [n for n in wanted if n in tensors and getattr(tensors[n], "shape", None) != wanted[n].shape]
+    told = [
+        f"{len(names)} {kind} (such as {names[0]})"
+        for kind, names in (("missing", missing), ("unknown", foreign), ("of another shape", other))
+        if names
+    ]
+    if told:
+        raise UserError(
+            f"{path} does not hold the weights of {what}: {', '.join(told)}; give the file that belongs to it"
+        )
+    module.load_state_dict(tensors)
+
+
+def save_state(path: Path, kind: dict[str, str], parts: dict[str, Any], numbers: dict[str, Any]) -> None:
+    """Write to `path` (last.pt) all that a training goes on from.
+
+    Args:
+        path: the file.
+        kind: what is trained, such as its architecture; `load_state` refuses another.
+        parts: by name, the models, optimisers, schedulers: whatever has a `state_dict`.
+        numbers: by name, the counters and scores beside them.
+    """
+    states = {name: part.state_dict() for name, part in parts.items()}
+    save_tensors(path, {"kind": kind, "numbers": numbers} | states)
+
+
+def load_state(path: Path, kind: dict[str, str], parts: dict[str, Any]) -> dict[str, Any]:
+    """Load `path` (last.pt) into `parts` and return the numbers saved beside them.
+
+    Raises:
+        UserError: the file is torn, or of another training; the message names it and what to do.
+    """
+    import torch
+
+    remedy = f"delete {path.parent} to start again, or name another --outdir"
+    saved = load_tensors(path)
+    if saved.get("kind") != kind or not {"numbers", *parts} <= saved.keys():
+        raise UserError(f"{path} is not the state of training {' with '.join(kind.values())}; {remedy}")
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            fit_tensors(part, saved[name], path, " with ".join(kind.values()))
+            continue
+        try:
+            part.load_state_dict(saved[name])
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} has another {name} than this training ({error}); {remedy}") from None
+    return saved["numbers"]
+
+
+def keep_also_as(path: Path, other: Path) -> None:
+    """Have `other` be the same file as `path` is now, or a copy where the file system has no hard links."""
+    with whole_file(other) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(path, part)
+        except OSError:
+            part.write_bytes(path.read_bytes())

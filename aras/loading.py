@@ -1,0 +1,141 @@
+"""Batches of pairs for a training loop, each a function of (seed, epoch, index) and of nothing else.
+
+A sampler deals (epoch, index) keys rather than indices, so that workers that live through all epochs know which one an
+image is drawn for, and hold no state that a resumed run would miss.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aras.errors import UserError
+from aras.pairs import Pairs, read_pair
+from aras.training import mixed_seed
+
+if TYPE_CHECKING:
+    import torch
+
+Sample = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 image, (H, W) uint8 labels
+Batch = tuple["torch.Tensor", "torch.Tensor"]  # (B, H, W, 3) uint8 images, (B, H, W) uint8 labels
+Augment = Callable[[np.ndarray, np.ndarray, int], Sample]
+
+
+class PairSet:
+    """A map from (epoch, index) to the image and labels of a pair, one set of pairs after the other.
+
+    A file that cannot be used comes back as a `UserError` rather than raised, because a DataLoader would wrap it in the
+    traceback of a worker.
+    """
+
+    def __init__(self, sets: list[Pairs], size: tuple[int, int], seed: int = 0, augment: Augment | None = None):
+        self.sets, self.size, self.seed, self.augment = sets, size, seed, augment
+        self.ends = np.cumsum([len(pairs) for pairs in sets])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        epoch, index = key
+        which = int(np.searchsorted(self.ends, index, side="right"))
+        pairs = self.sets[which]
+        place = index - (int(self.ends[which]) - len(pairs))
+        try:
+            image, labels = read_pair(pairs.image(place), pairs.mask(place), self.size)
+        except UserError as error:
+            return error
+        return self.augment(image, labels, mixed_seed(self.seed, epoch, index)) if self.augment else (image, labels)
+
+
+class PaperAugmentation:
+    """The published augmentation: flips and quarter turns at 0.5, brightness and contrast (within 0.2) at 0.3."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
+        import albumentations
+        import cv2
+
+        cv2.setNumThreads(0)  # its threads do not survive the fork of a worker
+        self.transform = albumentations.Compose(
+            [
+                albumentations.HorizontalFlip(p=0.5),
+                albumentations.VerticalFlip(p=0.5),
+                albumentations.RandomRotate90(p=0.5),
+                albumentations.RandomBrightnessContrast(p=0.3),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray, labels: np.ndarray, seed: int) -> Sample:
+        """Return `image` (H, W, 3) and `labels` (H, W) as `seed` would have them.
+
+        One generator is dealt to all transforms: `Compose.set_random_seed` would give each of them its own from the
+        same seed, and then an image is flipped both ways and turned, or not at all.
+        """
+        self.transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        result = self.transform(image=image, mask=labels)
+        return result["image"], result["mask"]
+
+
+class EpochBatches:
+    """The batches of an epoch as lists of (epoch, index); set `epoch` before each.
+
+    With `seed` the order is drawn from (seed, epoch), else it is the order of names. A last batch of a single image is
+    left out of a drawn order, because batch normalisation cannot train on one.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None = None):
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.count, self.batch_size)
+        return whole + (rest > (0 if self.seed is None else 1))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.count)
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in chosen]
+
+
+def collated(samples: list[Sample | UserError]) -> "Batch | UserError":
+    """Return the samples as one batch, or the first sample that is an error."""
+    import torch
+
+    good = [sample for sample in samples if not isinstance(sample, UserError)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, UserError))
+    images, labels = zip(*good, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def loader_of(pairs: PairSet, batches: EpochBatches, workers: int, device: "torch.device") -> Any:
+    """Return the DataLoader of `pairs` in `batches`, with workers that stay from epoch to epoch."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        pairs,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=collated,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else a new iterator draws from torch's own, which must follow from the step
+    )
+
+
+def batches_of(loader: Any, what: str) -> Iterator["Batch"]:
+    """Yield the batches of `loader` under a progress bar named `what`.
+
+    Raises:
+        UserError: a worker met a file that cannot be used.
+    """
+    from tqdm import tqdm
+
+    for batch in tqdm(loader, desc=what, leave=False, disable=None, unit="batch"):
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

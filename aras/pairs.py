@@ -1,0 +1,130 @@
+"""Images and their masks: which there are, and one of them read.
+
+A split is a folder `<data>/<split>` with `images/` and `masks/`, in which the same stem names an image and its mask.
+`generated` is the exception: `train/generated` holds one drawn image for a mask of `train/masks`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from aras.errors import UserError
+from aras.legend import read_mask
+
+SUFFIX = ".png"
+GENERATED = "generated"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The image-mask pairs of a split, in the order of their names."""
+
+    images: Path
+    masks: Path
+    names: np.ndarray  # (N,) str stems: one block of memory, which forked workers share without copying
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Path:
+        """Return the image file of pair `index`."""
+        return self.images / f"{self.names[index]}{SUFFIX}"
+
+    def mask(self, index: int) -> Path:
+        """Return the mask file of pair `index`."""
+        return self.masks / f"{self.names[index]}{SUFFIX}"
+
+
+def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
+    """Return the pairs of `split` in the dataset folder `data`, the first `limit` of them if given.
+
+    The two folders are each listed once, so 380,000 pairs take a second, where a look at every file takes a minute.
+
+    Raises:
+        UserError: a folder is missing or has no PNG, or an image has no mask.
+    """
+    folder = data / ("train" if split == GENERATED else split)
+    images, masks = folder / (GENERATED if split == GENERATED else "images"), folder / "masks"
+    image_names, mask_names = stems(images), stems(masks)
+    if split == GENERATED:
+        image_names &= mask_names  # what was drawn of masks that are no longer there, or not drawn yet
+        if not image_names:
+            raise UserError(f"no image of {images} has a mask of its name in {masks}; draw the images again")
+    without = image_names - mask_names
+    if without:
+        first = min(without)
+        raise UserError(
+            f"{masks / (first + SUFFIX)} is missing ({len(without)} of {len(image_names)} images of {images} have no"
+            f" mask); {'run segmentation_predict.py' if split == 'synth' else 'make the dataset again'}"
+        )
+    return Pairs(images, masks, np.array(sorted(image_names)[:limit]))
+
+
+def stems(folder: Path) -> set[str]:
+    """Return the stems of the PNG files in `folder`.
+
+    Raises:
+        UserError: there is no such folder, or no PNG in it.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name[: -len(SUFFIX)] for entry in entries if entry.name.endswith(SUFFIX)}
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} is not a folder; check --data, or run the stage that writes it") from None
+    if not found:
+        raise UserError(f"{folder} has no PNG image; check --data, or run the stage that writes it")
+    return found
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return the image file `path` as (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; it was there when the folder was listed") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's message repeats the path, or the file object that it was given.
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise UserError(f"{path} cannot be read ({reason}); delete it and make it again") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of the image file `path`, from its header alone.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); delete it and make it again") from None
+
+
+def read_pair(image_path: Path, mask_path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image (H, W, 3) uint8 and the labels (H, W) uint8 of one pair.
+
+    Raises:
+        UserError: a file cannot be read, is not (height, width) = `size`, or a mask has a colour outside the legend.
+    """
+    image, labels = read_image(image_path), read_mask(mask_path)
+    for path, array in ((image_path, image), (mask_path, labels)):
+        if array.shape[:2] != size:
+            raise UserError(
+                f"{path} is {told_size(array.shape[:2])} pixels where the others are {told_size(size)};"
+                " make the dataset again with one patch size"
+            )
+    return image, labels
+
+
+def told_size(size: tuple[int, ...]) -> str:
+    """Return (height, width) as people say it, width first."""
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,156 @@
+"""What every training script needs around its loop: a device, seeds, metrics.jsonl, Weights & Biases."""
+
+import json
+import netrc
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from aras.errors import UserError
+from aras.files import write_text
+
+if TYPE_CHECKING:
+    import torch
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device for `--device` `name`: auto, cuda or cpu.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device auto or cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def told_device(device: "torch.device") -> str:
+    """Return the device in words, for run.json."""
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def memory_told(remedy: str) -> Iterator[None]:
+    """Turn running out of GPU memory into a `UserError` that ends with `remedy`."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the GPU ran out of memory ({str(error).split('. ')[0]}); {remedy}") from None
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed (64 bits) that depends on every one of `numbers`, such as (seed, epoch, step)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def reachable(url: str, seconds: float = 5) -> bool:
+    """Return whether the server of `url` answers at all; proxies follow the environment."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):  # no name, no route, no certificate, no answer; or not a URL
+        return False
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the values of a JSON-lines file, none if it is absent, without lines that a killed process left torn."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append `value` as one line of JSON to `path`."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def keep_epochs(path: Path, last: int) -> None:
+    """Leave in `path` (metrics.jsonl) one line for each epoch up to `last`, so that those done again do not double."""
+    if path.exists():
+        lines = {value["epoch"]: value for value in read_lines(path) if value.get("epoch", last + 1) <= last}
+        write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in lines.values()))
+
+
+@contextmanager
+def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id: str) -> Iterator[Log]:
+    """Yield a function that logs a dict of values to Weights & Biases, or does nothing without a `project`.
+
+    The run is offline, in `<folder>/wandb`, when there is no login or no network (`wandb sync` sends it later); it
+    never asks, and a service that fails later is left out rather than let stop the training, because metrics.jsonl has
+    the same values. `WANDB_MODE` in the environment goes before all this. `run_id` makes a resumed run one curve.
+    """
+    if project is None:
+        yield lambda values: None
+        return
+    import wandb
+
+    def begin(mode: str) -> Any:
+        settings = wandb.Settings(
+            mode=mode,  # type: ignore[arg-type]
+            init_timeout=30,
+            finish_timeout=60,
+            finish_timeout_raises=False,
+            silent=True,
+            console="off",
+            disable_git=True,
+        )
+        return wandb.init(project=project, dir=folder, config=config, id=run_id, resume="allow", settings=settings)
+
+    mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_answers() else "offline")
+    try:
+        run = begin(mode)
+    except (wandb.Error, OSError):  # a key that is not accepted, a service that does not answer
+        run = begin("offline")
+
+    def log(values: dict[str, Any]) -> None:
+        nonlocal run
+        if run is None:
+            return
+        try:
+            run.log(values)
+        except (wandb.Error, OSError):
+            run = None
+
+    try:
+        yield log
+    finally:
+        if run is not None:
+            run.finish()
+
+
+def _wandb_answers() -> bool:
+    """Return whether there is a login for Weights & Biases and its server answers."""
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    if not os.environ.get("WANDB_API_KEY"):
+        try:
+            login = netrc.netrc().authenticators(urlsplit(url).hostname or "")
+        except (OSError, netrc.NetrcParseError):
+            login = None
+        if not login:
+            return False
+    return reachable(url)
