@@ -141,7 +141,7 @@ def cut_unit(unit: Unit, cutting: Cutting) -> str | None:
     except UserError as error:
         return str(error)
     except rasterio.errors.RasterioIOError as error:
-        return f"{unit.image.path} or its maps cannot be opened ({error}); download them again"
+        return f"{unit.image.path} or a map under it cannot be opened ({error}); download them again"
     write_text(cutting.output / PROGRESS / f"{unit.name}.csv", "".join(lines))
     return None
 

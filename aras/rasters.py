@@ -79,12 +79,12 @@ def raster_of(path: str, tile: str, bands: int, dtype: str) -> Raster:
     import rasterio
 
     try:
-        with rasterio.open(path) as file:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as file:
             crs = file.crs.to_string() if file.crs else "none"
             transform, size, count, kind = file.transform, (file.width, file.height), file.count, file.dtypes[0]
             block_height = file.block_shapes[0][0]
     except rasterio.errors.RasterioIOError as error:
-        raise UserError(f"{path} cannot be opened ({one_line(error)}); delete it and download it again") from None
+        raise UserError(f"{path} cannot be opened ({one_line(error)}); {remedy_for(path)}") from None
     if count < bands or kind != dtype:
         raise UserError(f"{path} has {count} bands of {kind}, not {bands} of {dtype}; is it in the wrong folder?")
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
@@ -164,9 +164,19 @@ def read_window(file: Any, path: str, bands: int | list[int], window: tuple[tupl
     try:
         return file.read(bands, window=window)
     except rasterio.errors.RasterioIOError as error:
-        raise UserError(
-            f"{path} is damaged or cut short ({one_line(error)}); delete it and download it again"
-        ) from None
+        raise UserError(f"{path} is damaged or cut short ({one_line(error)}); {remedy_for(path)}") from None
+
+
+def is_url(text: str) -> bool:
+    """Return whether `text` is an http(s) address rather than a file or folder."""
+    return text.startswith(("http://", "https://"))
+
+
+def remedy_for(path: str) -> str:
+    """Return what to do about a tile that cannot be read."""
+    if is_url(path):
+        return "run the same command again, or download it first with dataset_downloader.py"
+    return "delete it and download it again"
 
 
 def one_line(error: Exception) -> str:

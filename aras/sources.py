@@ -1,10 +1,11 @@
 """Which raw tiles there are, on disk or on a server, and which maps lie under an image tile."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aras.errors import UserError
-from aras.rasters import Raster, check_nesting, corner_of, overlap, raster_of, tile_files
+from aras.rasters import Raster, check_nesting, corner_of, is_url, overlap, raster_of, tile_files
 from aras.tiles import IMAGE_DEGREES, MAP_DEGREES, Bbox, image_file, map_file, tile_name, tiles_in_bbox
 
 
@@ -24,11 +25,6 @@ def map_paths(worldcover: str, year: int, bbox: Bbox | None) -> dict[str, str]:
     return existing({tile: f"{worldcover.rstrip('/')}/{map_file(tile, year)}" for tile in tiles}, worldcover)
 
 
-def is_url(text: str) -> bool:
-    """Return whether `text` is an http(s) address rather than a folder."""
-    return text.startswith(("http://", "https://"))
-
-
 def required(bbox: Bbox | None) -> Bbox:
     """Return `bbox`, which reading from a URL needs."""
     if bbox is None:
@@ -38,23 +34,29 @@ def required(bbox: Bbox | None) -> Bbox:
 
 def existing(urls: dict[str, str], base: str) -> dict[str, str]:
     """Return those of `urls` {tile: URL} that the server has; tiles over open sea have none (404)."""
-    import requests
-
-    found = {}
-    for tile, url in urls.items():
-        try:
-            answer = requests.head(url, timeout=60, allow_redirects=True)
-        except requests.RequestException as error:
-            raise UserError(
-                f"{url} cannot be reached ({type(error).__name__}); check the network and the URL"
-            ) from None
-        if answer.ok:
-            found[tile] = url
-        elif answer.status_code != 404:
-            raise UserError(f"{url} answers HTTP {answer.status_code}; check the URL, or try again later")
+    with ThreadPoolExecutor(16) as pool:
+        there = pool.map(exists, urls.values())
+        found = {tile: url for (tile, url), yes in zip(urls.items(), there, strict=True) if yes}
     if not found:
         raise UserError(f"{base} has no tile of --bbox; check both")
     return found
+
+
+def exists(url: str) -> bool:
+    """Return whether the server has `url`.
+
+    Raises:
+        UserError: the server cannot be reached, or answers neither yes nor 404.
+    """
+    import requests
+
+    try:
+        answer = requests.head(url, timeout=60, allow_redirects=True)
+    except requests.RequestException as error:
+        raise UserError(f"{url} cannot be reached ({type(error).__name__}); check the network and the URL") from None
+    if not answer.ok and answer.status_code != 404:
+        raise UserError(f"{url} answers HTTP {answer.status_code}; check the URL, or try again later")
+    return answer.ok
 
 
 def maps_under(
