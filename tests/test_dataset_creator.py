@@ -485,3 +485,28 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path):
     assert kills >= 2
     subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
     assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line_and_the_rerun_ends_the_same(tmp_path):
+    world = tmp_path / "world"
+    make_world(world, per_degree=4 * PER_DEGREE)
+    command = [sys.executable, ROOT / "dataset_creator.py", "--s2", world / "S2RGB_2021"]
+    command += ["--worldcover", world / "worldcover_2021", "--patch-size", "64", "--workers", "2", "--output"]
+    process = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("killed/.progress/*.csv")):
+        time.sleep(0.05)
+    worker = max(children_of(process.pid), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+    os.kill(worker, signal.SIGKILL)
+    told = process.communicate()[1]
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    assert "a worker was killed, likely out of memory" in told
+    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
+    subprocess.run([*command, tmp_path / "unbroken"], check=True, capture_output=True)
+    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+
+
+def children_of(pid):
+    """The process ids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
