@@ -1,0 +1,108 @@
+"""The demo in one JSON file, and the judgement whether its segmenter learned.
+
+The scores are those of the held-out patches. Beside them stand the scores of saying the commonest class everywhere,
+which is what a segmenter that learned nothing amounts to.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from aras.command import Command
+from aras.errors import UserError
+from aras.files import read_json, write_json
+from aras.legend import CLASS_NAMES
+from aras.splits import SPLITS
+
+LEAST_F1 = 0.40
+"""Macro F1 over the classes present in the held-out patches, under which the demo fails."""
+
+
+def seconds_of_steps(path: Path) -> dict[str, int]:
+    """Return the seconds that each step took when it was first run, in order, from the table that demo.sh keeps."""
+    if not path.is_file():
+        return {}
+    rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: int(seconds) for name, seconds in rows}
+
+
+def patches_of_splits(data: Path) -> dict[str, int]:
+    """Return how many patches each split has, from the tables of class percentages."""
+    tables = {split: data / "class_percentages" / f"{split}.csv" for split in SPLITS}
+    return {split: len(table.read_text(encoding="utf-8").splitlines()) - 1 for split, table in tables.items()}
+
+
+def scores_of_commonest(supports: list[int]) -> dict[str, float]:
+    """Return accuracy and macro F1 over present classes of saying the commonest class for every pixel.
+
+    Args:
+        supports: pixels of each class in the truth.
+    """
+    share = max(supports) / sum(supports)
+    present = sum(support > 0 for support in supports)
+    return {"accuracy": round(share, 4), "f1": round(2 * share / (1 + share) / present, 4)}
+
+
+def summarized(demo: Path) -> dict[str, Any]:
+    """Return the content of summary.json from what the stages wrote below `demo`."""
+    region, metrics = read_json(demo / "region.json"), read_json(demo / "segmentation/test_metrics.json")
+    run = read_json(demo / "segmentation/run.json")
+    classes = metrics["classes"]
+    return {
+        **region,
+        "patches": patches_of_splits(demo / "ARAS400k"),
+        "scores": {
+            "split": "test",
+            "against": region["map"],
+            "f1": round(metrics["f1"], 4),
+            "iou": round(metrics["iou"], 4),
+            "accuracy": round(metrics["accuracy"], 4),
+            "absent": metrics["absent"],
+            "f1_of_class": {name: round(classes[name]["f1"], 4) for name in CLASS_NAMES if classes[name]["support"]},
+            "commonest_class_everywhere": scores_of_commonest([classes[name]["support"] for name in CLASS_NAMES]),
+            "least_f1": LEAST_F1,
+        },
+        "seconds": seconds_of_steps(demo / "seconds.tsv"),
+        "versions": run["versions"],
+        "device": run["device"],
+        "commit": run["commit"],
+    }
+
+
+@click.command(cls=Command)
+@click.option(
+    "--demo",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="The folder that runs/demo.sh fills.",
+)
+def main(demo: Path) -> None:
+    """Write the demo's summary; fail when its segmenter did not learn.
+
+    Reads DEMO/region.json, ARAS400k, segmentation and seconds.tsv. Writes DEMO/summary.json.
+
+    Example: python runs/demo_summary.py --demo demo
+
+    To resume, run the same command again.
+    """
+    summary = summarized(demo)
+    write_json(demo / "summary.json", summary)
+    scores = summary["scores"]
+    click.echo(
+        f"region: {summary['region']}  accuracy {scores['accuracy']:.3f}  macro F1 {scores['f1']:.3f} over the "
+        f"{len(scores['f1_of_class'])} classes present, against: {scores['against']}"
+    )
+    if scores["f1"] < LEAST_F1:
+        raise UserError(
+            f"the segmenter did not learn: macro F1 {scores['f1']:.3f} on the held-out patches is under {LEAST_F1} "
+            f"({demo / 'summary.json'}); delete {demo / 'segmentation'} and run runs/demo.sh again"
+        )
+
+
+if __name__ == "__main__":
+    main()

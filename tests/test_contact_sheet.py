@@ -1,0 +1,155 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from aras.errors import UserError
+from aras.legend import CLASS_NAMES, COLORS, NO_DATA, mask_image
+from runs import contact_sheet, demo_summary
+
+NAMES = [f"N52E012_090_{col:03d}" for col in range(5)]
+CLASSES = {"Tree": 50, "Crop": 40, "Water": 10}
+
+
+def metrics_of(f1: float) -> dict:
+    rows = {name: {"f1": f1, "support": CLASSES.get(name, 0)} for name in CLASS_NAMES}
+    absent = [name for name in CLASS_NAMES if name not in CLASSES]
+    return {"accuracy": 0.7, "f1": f1, "iou": 0.4, "absent": absent, "classes": rows}
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """What the stages before the figure leave: five patches, their predictions, scores and tables."""
+    rng = np.random.default_rng(0)
+    for folder in ("ARAS400k/test/images", "ARAS400k/test/masks", "predictions/masks", "segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in NAMES:
+        labels = rng.choice([0, 3, 6], (32, 32)).astype(np.uint8)
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(
+            tmp_path / f"ARAS400k/test/images/{name}.png"
+        )
+        mask_image(labels).save(tmp_path / f"ARAS400k/test/masks/{name}.png")
+        mask_image(np.roll(labels, 1)).save(tmp_path / f"predictions/masks/{name}.png")
+    (tmp_path / "ARAS400k/class_percentages").mkdir()
+    for split, count in (("train", 9), ("val", 3), ("test", 5)):
+        (tmp_path / f"ARAS400k/class_percentages/{split}.csv").write_text("filename\n" + "name\n" * count)
+    (tmp_path / "segmentation/run.json").write_text(json.dumps({"versions": {}, "device": "cpu", "commit": None}))
+    (tmp_path / "segmentation/test_metrics.json").write_text(json.dumps(metrics_of(0.6)))
+    (tmp_path / "region.json").write_text(json.dumps({"region": "sample", "map": "WEAK MAP"}))
+    (tmp_path / "seconds.tsv").write_text("sample_region\t4\nsegmentation_train\t90\n")
+    return tmp_path
+
+
+def draw(demo, *more):
+    arguments = [
+        *("--data", demo / "ARAS400k", "--predictions", demo / "predictions/masks", "--output", demo / "sheet.png"),
+        *("--metrics", demo / "segmentation/test_metrics.json", "--region", demo / "region.json", *more),
+    ]
+    return CliRunner().invoke(contact_sheet.main, [str(argument) for argument in arguments])
+
+
+def test_chosen_patches_show_each_class():
+    shares = np.zeros((6, 7))
+    shares[:4, 3] = 1  # four alike
+    shares[4, [0, 6]] = 0.5
+    shares[5, [3, 1]] = 0.5
+    assert contact_sheet.choose(shares, 2) == [4, 5]
+    assert contact_sheet.choose(shares, 3) == [0, 4, 5]
+    assert contact_sheet.choose(shares, 99) == [0, 1, 2, 3, 4, 5]
+
+
+def test_errors_are_where_labels_differ_and_known():
+    truth = np.uint8([[0, 1, NO_DATA]])
+    colors = contact_sheet.error_map(truth, np.uint8([[0, 2, 3]]))
+    grey, error = contact_sheet.AGREEMENT, contact_sheet.ERROR
+    assert [tuple(int(v) for v in color) for color in colors[0]] == [grey, error, grey]
+
+
+def test_column_holds_image_mask_prediction_and_errors(demo):
+    pairs = contact_sheet.find_pairs(demo / "ARAS400k", "test")
+    pictures, right = contact_sheet.read_column(pairs, 2, demo / "predictions/masks")
+    truth, prediction = pictures[1], pictures[2]
+    assert [picture.shape for picture in pictures] == [(32, 32, 3)] * 4
+    assert {tuple(color) for color in truth.reshape(-1, 3)} <= {tuple(color) for color in COLORS}
+    same = (truth == prediction).all(axis=-1)
+    assert right == pytest.approx(same.mean())
+    assert (pictures[3][same] == contact_sheet.AGREEMENT).all()
+    assert (pictures[3][~same] == contact_sheet.ERROR).all()
+
+
+def test_figure_is_drawn_once_and_again_after_new_scores(demo):
+    result = draw(demo, "--count", 4)
+    assert result.exit_code == 0, result.output
+    with Image.open(demo / "sheet.png") as figure:
+        assert figure.size > (500, 500)
+        assert len(figure.convert("RGB").getcolors(1 << 20)) > 50
+    assert "there already" in draw(demo).output
+    path = demo / "segmentation/test_metrics.json"
+    (demo / "sheet.png").touch()
+    seconds = (demo / "sheet.png").stat().st_mtime + 10
+    os.utime(path, (seconds, seconds))
+    assert "there already" not in draw(demo).output
+
+
+def test_titles_call_the_map_weak_and_the_fake_world_fake(demo):
+    metrics, region = demo / "segmentation/test_metrics.json", demo / "region.json"
+    first, second = contact_sheet.titles_of("test", metrics, region)
+    assert "weak map" in first
+    assert second == "all held-out pixels: accuracy 0.70, macro F1 0.60 over the 3 classes present"
+    region.write_text(json.dumps({"region": "fake"}))
+    assert "FAKE" in contact_sheet.titles_of("test", metrics, region)[0]
+
+
+def test_missing_or_misfitting_prediction_is_one_line(demo):
+    path = demo / f"predictions/masks/{NAMES[1]}.png"
+    mask_image(np.zeros((8, 8), dtype=np.uint8)).save(path)
+    result = draw(demo)
+    assert result.exit_code == 1
+    assert "is not of the size" in result.stderr
+    path.unlink()
+    result = draw(demo)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert f"{path} is missing" in result.stderr
+    assert not (demo / "sheet.png").exists()
+
+
+def summarize(demo):
+    return CliRunner().invoke(demo_summary.main, ["--demo", str(demo)])
+
+
+def test_summary_tells_the_demo(demo):
+    result = summarize(demo)
+    assert result.exit_code == 0, result.output
+    told = json.loads((demo / "summary.json").read_text())
+    assert told["region"] == "sample"
+    assert told["patches"] == {"train": 9, "val": 3, "test": 5}
+    assert told["seconds"] == {"sample_region": 4, "segmentation_train": 90}
+    assert told["scores"]["against"] == "WEAK MAP"
+    assert set(told["scores"]["f1_of_class"]) == set(CLASSES)
+
+
+def test_commonest_class_scores_little():
+    told = demo_summary.scores_of_commonest([50, 0, 0, 40, 0, 0, 10])
+    assert told["accuracy"] == 0.5
+    # Precision 0.5 and recall 1 for one class of three, nothing for the others.
+    assert told["f1"] == pytest.approx(2 / 3 / 3, abs=1e-4)
+
+
+def test_demo_that_did_not_learn_fails_in_one_line(demo):
+    (demo / "segmentation/test_metrics.json").write_text(json.dumps(metrics_of(demo_summary.LEAST_F1 - 0.01)))
+    result = summarize(demo)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "did not learn" in result.stderr
+    assert (demo / "summary.json").is_file()
+
+
+def test_unreadable_mask_names_the_file(demo):
+    path = demo / f"ARAS400k/test/masks/{NAMES[0]}.png"
+    path.write_bytes(b"torn")
+    with pytest.raises(UserError, match=NAMES[0]):
+        contact_sheet.class_shares(contact_sheet.find_pairs(demo / "ARAS400k", "test"))
