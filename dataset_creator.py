@@ -103,6 +103,15 @@ def check_published(context: click.Context, options: dict[str, Any]) -> None:
         options[name] = value
 
 
+def check_options(options: dict[str, Any]) -> None:
+    """Raise a usage error for fractions that do not add up or a box that is none."""
+    if abs(sum(options["fractions"]) - 1) > 1e-6 or min(options["fractions"]) < 0:
+        raise click.UsageError(f"--fractions must be three shares that add up to 1, not {options['fractions']}")
+    west, south, east, north = options["bbox"] or (0, 0, 1, 1)
+    if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east):
+        raise click.UsageError(f"--bbox must be west south east north in degrees, not {west} {south} {east} {north}")
+
+
 def report(tally: Tally, output: Path) -> None:
     """Print what was kept and dropped, the class mix of each split, and the smallest distances between splits."""
     for line in tally.lines():
@@ -191,17 +200,18 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     """
     if options["as_published"]:
         check_published(context, options)
-    if abs(sum(options["fractions"]) - 1) > 1e-6 or min(options["fractions"]) < 0:
-        raise click.UsageError(f"--fractions must be three shares that add up to 1, not {options['fractions']}")
+    check_options(options)
     s2, worldcover, published, year = (options[n] for n in ("s2", "worldcover", "as_published", "year"))
     cutting = Cutting(
         output=output, **{name: options[name] for name in Cutting.__dataclass_fields__ if name != "output"}
     )
     units, failed = units_to_cut(s2, worldcover, int(year), cutting, published)
     units = limited(units, limit)
+    todo = [unit for unit in units if not (output / PROGRESS / f"{unit.name}.csv").exists()]
     click.echo(
         f"Reads {s2} and {worldcover}: {len({u.image.tile for u in units})} tiles, {sum(u.size for u in units)} patch "
-        f"positions, {sum(u.size for u in units if not u.maps)} of them without a map. Writes {output}"
+        f"positions, {sum(u.size for u in units if not u.maps)} of them without a map. "
+        f"Writes {output}: {sum(u.size for u in todo)} positions to do"
     )
     if dry_run:
         for tile, reason in failed:
@@ -210,7 +220,6 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     with sole_writer(output):
         begin_run(output / "run.json", {**options, "limit": limit, "output": output}, PACKAGES)
         remove_parts(output)
-        todo = [unit for unit in units if not (output / PROGRESS / f"{unit.name}.csv").exists()]
         if todo:
             failed += cut_all(todo, cutting, workers)
         else:

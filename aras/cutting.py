@@ -6,6 +6,7 @@ that was interrupted is simply done again.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,16 @@ import numpy as np
 from aras.errors import UserError
 from aras.files import write_text
 from aras.legend import labels_from_codes
-from aras.patches import PERCENTILES, class_counts, linear_table, patch_max_stretch, reason_to_skip, write_patch
-from aras.rasters import GDAL_OPTIONS, Raster, read_codes, read_window
+from aras.patches import (
+    PERCENTILES,
+    class_counts,
+    linear_table,
+    patch_max_stretch,
+    reason_to_skip,
+    remove_patch,
+    write_patch,
+)
+from aras.rasters import GDAL_OPTIONS, Raster, corner_of, read_codes, read_window
 from aras.splits import OUTCOMES, SPLITS, SplitPlan, split_grid
 from aras.tables import patch_record
 from aras.tiles import Bbox, patch_name
@@ -91,6 +100,8 @@ def units_of(image: Raster, maps: tuple[Raster, ...], cutting: Cutting) -> Itera
     cols = whole_patches(image.left - image.tile_left, image.width, size, image.per_degree)
     if cutting.bbox:
         west, south, east, north = cutting.bbox
+        if west > east:  # the box crosses the 180th meridian: take the side that this tile is on
+            west, east = (west, 180.0) if corner_of(image.tile)[1] >= 0 else (-180.0, east)
         n = image.per_degree
         rows = within(rows, (90 - north) * n - image.tile_top, (90 - south) * n - image.tile_top, size)
         cols = within(cols, (west + 180) * n - image.tile_left, (east + 180) * n - image.tile_left, size)
@@ -125,8 +136,18 @@ def within(patches: range, low: float, high: float, size: int) -> range:
 def cut_unit(unit: Unit, cutting: Cutting) -> str | None:
     """Write the patches of `unit`, then its record; return what went wrong with its files, or None.
 
-    The record comes last: a unit without one is done again from its start, with the same bytes.
+    The record comes last: a unit without one is done again from its start, with the same bytes. A unit that fails takes
+    its patches back, so that the folders never hold a patch that the tables do not tell of.
     """
+    reason = cut_rows(unit, cutting)
+    if reason:
+        for row, col in product(range(*unit.rows), range(*unit.cols)):
+            remove_patch(cutting.output, patch_name(unit.image.tile, row, col))
+    return reason
+
+
+def cut_rows(unit: Unit, cutting: Cutting) -> str | None:
+    """Write the patches of all rows of `unit` and its record; return what went wrong with its files, or None."""
     import rasterio
 
     try:

@@ -8,6 +8,7 @@ import numpy as np
 from aras.errors import UserError
 from aras.files import write_bytes
 from aras.legend import NO_DATA, NUM_CLASSES, WATER, mask_image
+from aras.splits import SPLITS
 
 REFLECTANCE_MAX = 3000
 """Reflectance x 10^4 that becomes 255. Measured; see docs/decisions/0003-stretch.md."""
@@ -49,7 +50,7 @@ def reason_to_skip(labels: np.ndarray, covered: np.ndarray, max_water: float) ->
 def png_of_image(pixels: np.ndarray) -> bytes:
     """Return the PNG of `pixels` (3, H, W) uint8 red, green, blue.
 
-    Pixels are stored as differences from the Paeth predictor and coded by Huffman alone: in satellite images, the search
+    Pixels become differences from the Paeth predictor, coded by Huffman alone: in satellite images, the search
     for repeats finds noise. Measured in benchmarks/bench_png.py: a tenth of the time of Pillow's default, and smaller.
     """
     import cv2
@@ -74,6 +75,13 @@ def png_of_mask(labels: np.ndarray) -> bytes:
 
 
 def write_patch(folder: Path, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Write the pair `images/<name>.png` and `masks/<name>.png` below `folder`."""
+    """Write the pair `images/<name>.png` and `masks/<name>.png` below `folder`, a split's folder."""
     write_bytes(folder / "images" / f"{name}.png", png_of_image(pixels), durable=False)
     write_bytes(folder / "masks" / f"{name}.png", png_of_mask(labels), durable=False)
+
+
+def remove_patch(output: Path, name: str) -> None:
+    """Delete the pair `name` from whichever split of the dataset at `output` it is in."""
+    for split in SPLITS:
+        for kind in ("images", "masks"):
+            (output / split / kind / f"{name}.png").unlink(missing_ok=True)

@@ -315,6 +315,8 @@ def test_a_truncated_tile_is_named_and_the_rest_is_done(run, world, dataset, tmp
     assert failures
     assert all(str(path) in row["reason"] and "download it again" in row["reason"] for row in failures)
     assert len(list((tmp_path / "out").rglob("N42E031*.png"))) == len(list(dataset.rglob("N42E031*.png")))
+    told = {row["name"] for row in rows_of(tmp_path / "out" / "patches.csv")}
+    assert {p.stem for p in (tmp_path / "out").rglob("*.png")} == told  # no patch of a failed unit stays behind
     path.write_bytes(whole)
     assert create(run, broken, tmp_path / "out").exit_code == 0
     assert content(tmp_path / "out") == content(dataset)
@@ -402,6 +404,20 @@ def test_a_second_process_stops_with_one_line(run, world, tmp_path):
         result = create(run, world, tmp_path / "out")
     assert result.exit_code == 1
     assert "another process is writing" in result.output
+
+
+def test_a_box_must_be_one(run, world, tmp_path):
+    for box in [(31, 41, 32, 40), (31, 40, 31, 41), (200, 40, 210, 41)]:
+        result = create(run, world, tmp_path / "out", "--bbox", *box)
+        assert result.exit_code == 2
+        assert "--bbox" in result.output
+
+
+def test_a_box_over_the_180th_meridian(run, tmp_path):
+    small_world(tmp_path, "N00E179", "N00E177")
+    arguments = ("--split", "random", "--bbox", 179.8, 0.1, -179.9, 0.2)
+    assert create(run, tmp_path, tmp_path / "out", *arguments).exit_code == 0
+    assert [row["name"] for row in rows_of(tmp_path / "out" / "patches.csv")] == ["N00E179_003_003"]
 
 
 def test_fractions_must_add_up(run, world, tmp_path):
