@@ -74,7 +74,9 @@ def read_area(path: Path) -> BaseGeometry:
         raise UserError(f"--aoi {path} has no polygon with an area; draw one, or use --bbox")
     west, south, east, north = area.bounds
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-        raise UserError(f"--aoi {path} is not in degrees of longitude and latitude; export it in EPSG:4326")
+        raise UserError(
+            f"--aoi {path} is not in degrees within 180 and 90; export it in EPSG:4326, split at the 180th meridian"
+        )
     return area
 
 

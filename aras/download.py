@@ -51,10 +51,9 @@ class Origin:
     @classmethod
     def of_response(cls, url: str, response: Response) -> Origin:
         """Return the origin of the whole file that `response` begins."""
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
         length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdigit() and not encoded else None
-        return cls(shown(url), None if encoded else validator(response), size)
+        size = int(length) if length.isdigit() and not is_encoded(response) else None
+        return cls(shown(url), validator(response), size)
 
     @classmethod
     def read(cls, path: Path) -> Origin | None:
@@ -140,16 +139,28 @@ def _receive(client: Client, file: Remote, told: Told) -> None:
 
 def continues(response: Response, held: int, known: Origin) -> bool:
     """Return whether `response` goes on at byte `held` of the version `known`."""
-    if response.status_code != PARTIAL_CONTENT or validator(response) not in (None, known.validator):
+    if response.status_code != PARTIAL_CONTENT or is_encoded(response):
+        return False
+    if validator(response) not in (None, known.validator):
         return False
     span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     return span.startswith(f"{held}-") and (known.size is None or total in ("*", str(known.size)))
 
 
 def validator(response: Response) -> str | None:
-    """Return what an If-Range can name the version by: a strong ETag or else Last-Modified."""
+    """Return what an If-Range can name the version by: a strong ETag or else Last-Modified.
+
+    There is none of a body that is compressed on its way: its ranges are not those of the file.
+    """
     tag = response.headers.get("ETag", "")
+    if is_encoded(response):
+        return None
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def is_encoded(response: Response) -> bool:
+    """Return whether the body is compressed on its way, although we ask for it as it is."""
+    return response.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def _begin(response: Response, file: Remote) -> Origin:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from aras.download import Origin, discard, download, held_bytes
 from aras.errors import UserError
-from aras.jobs import DONE, MISSING, Job, still_wanted
+from aras.jobs import DONE, FAILED, MISSING, Job, still_wanted
 from aras.web import Client
 from aras.web_errors import FetchError, Missing, Unreachable
 
@@ -95,11 +95,11 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
             job.state = DONE
         except Unreachable:
             raise
-        except Missing:
-            job.state = MISSING
-            discard(job.path)
         except FetchError as error:
             job.fail(str(error))
+            if isinstance(error, Missing):
+                discard(job.path)
+                job.state = MISSING if job.optional else FAILED
         if job.state != DONE:
             progress.at(job.path, 0, 0)
 

@@ -30,6 +30,7 @@ class Job(ABC):
         promised: bytes by a catalogue; None without one.
         size: bytes, once known.
         usual_size: bytes to reckon with until then.
+        optional: whether it is missing, rather than failed, when the server has no such file.
         state: wanted; then present, missing, done or failed.
         reason: why it failed.
     """
@@ -41,6 +42,7 @@ class Job(ABC):
     promised: int | None = None
     size: int | None = None
     usual_size: int = 0
+    optional: bool = False
     state: str = WANTED
     reason: str = ""
 

@@ -80,33 +80,27 @@ class TileJob(Job):
         check_tile(path, self.name, self.product)
 
 
-def tile_job(product: Product, tile: str, year: int, address: str, url: str, outdir: Path) -> TileJob:
-    """Return the job of a `tile`, whose file is at `url`, if that is known."""
-    path = outdir / product.folder.format(year=year) / product.file_name(tile, year)
-    return TileJob(
-        name=tile,
-        group=product.name,
-        path=path,
-        url=url,
-        usual_size=product.mean_size,
-        product=product,
-        address=address,
-    )
-
-
 def bucket_jobs(product: Product, tiles: Iterable[str], year: int, base: str, outdir: Path) -> list[TileJob]:
-    """Return the jobs of `tiles` from the open bucket, or a mirror of it, at `base`."""
+    """Return the jobs of `tiles` from the open bucket, or a mirror of it, at `base`; it has none of open sea."""
     jobs = []
     for tile in tiles:
         file, version = product.file_name(tile, year), VERSION_OF_YEAR[year]
         url = f"{base.rstrip('/')}/{product.bucket_path.format(year=year, tile=tile, file=file, version=version)}"
-        jobs.append(tile_job(product, tile, year, url, url, outdir))
+        jobs.append(tile_job(product, tile, year, url, outdir))
+        jobs[-1].url, jobs[-1].optional = url, True
     return jobs
 
 
 def catalogue_jobs(product: Product, tiles: Iterable[str], year: int, collection: str, outdir: Path) -> list[TileJob]:
     """Return the jobs of `tiles` from the STAC collection at `collection`; `locate` finds their files."""
-    return [tile_job(product, tile, year, collection, "", outdir) for tile in tiles]
+    return [tile_job(product, tile, year, collection, outdir) for tile in tiles]
+
+
+def tile_job(product: Product, tile: str, year: int, address: str, outdir: Path) -> TileJob:
+    """Return the job of a `tile` of which `address` can say whether it exists."""
+    path = outdir / product.folder.format(year=year) / product.file_name(tile, year)
+    size = product.mean_size
+    return TileJob(name=tile, group=product.name, path=path, usual_size=size, product=product, address=address)
 
 
 def mark_present(jobs: list[TileJob], connections: int, stop: threading.Event) -> None:
@@ -171,7 +165,8 @@ def check_tile(path: Path, tile: str, product: Product) -> None:
                 offsets[int(file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", file.count) or 0)] = window
             file.read(file.count, window=offsets[max(offsets)])
     except RasterioError as error:
-        raise Damaged(f"the file is no readable GeoTIFF ({' '.join(str(error).split())})") from None
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise Damaged(f"the file is no readable GeoTIFF ({reason})") from None
 
 
 def mark_known_missing(jobs: list[TileJob]) -> None:

@@ -36,6 +36,7 @@ class Fault:
     claim: int = 0  # added to the true Content-Length
     stall: float = 0.0  # seconds of silence after `cut` bytes, instead of a reset
     replace: bytes | None = None  # sent in place of the file
+    unplug: bool = False  # the whole server goes away
     method: str = "GET"
 
 
@@ -64,6 +65,7 @@ class Loopback:
         self.answers: dict[str, Callable[[Request], tuple[int, Any]]] = {}
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.requests: list[Request] = []
+        self.statuses: list[int] = []
         self.ranges = self.etags = True
         self.chunk, self.pause = 1 << 16, 0.0  # bytes, seconds between chunks
         self.token_server: Keycloak | None = None  # whose tokens the files need
@@ -106,13 +108,20 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.site.statuses.append(code)
+        super().send_response(code, message)
+
     def do_GET(self) -> None:
         site, body = self.site, self.rfile.read(int(self.headers.get("Content-Length") or 0))
         request = Request(self.command, self.path, dict(self.headers), body)
         site.requests.append(request)
         path = urlsplit(self.path).path
         fault = site.fault_of(self.command, path)
-        if fault.status:
+        if fault.unplug:
+            self.server.socket.close()
+            self.close_connection = True
+        elif fault.status:
             self.reply(fault.status, fault.headers, fault.body)
         elif path in site.answers:
             status, value = site.answers[path](request)
