@@ -30,7 +30,17 @@ from aras.pairs import GENERATED, Pairs, find_pairs, image_size, told_size
 from aras.patches import png_of_mask
 from aras.runs import FREE, begin_run, check_same_options, plain
 from aras.segmenter import ARCHITECTURES, STRIDE, build_model, dice_loss, evaluate, file_safe, logits_of
-from aras.training import Log, append_line, choose_device, keep_epochs, memory_told, mixed_seed, told_device, wandb_log
+from aras.training import (
+    Log,
+    append_line,
+    choose_device,
+    keep_epochs,
+    memory_told,
+    mixed_seed,
+    share_cores,
+    told_device,
+    wandb_log,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -281,6 +291,7 @@ def is_finished(options: Options) -> bool:
 
 def run(options: Options) -> None:
     """Train and test in the run folder, from wherever it stands."""
+    share_cores()
     import torch
 
     device = choose_device(options.device)

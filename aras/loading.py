@@ -1,4 +1,4 @@
-"""Batches of pairs for a training loop, each a function of (seed, epoch, index) and of nothing else.
+"""Batches of pairs to train on, each a function of (seed, epoch, index) and of nothing else; batches of images alone.
 
 A sampler deals (epoch, index) keys rather than indices, so that workers that live through all epochs know which one an
 image is drawn for, and hold no state that a resumed run would miss.
@@ -7,12 +7,14 @@ image is drawn for, and hold no state that a resumed run would miss.
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aras.errors import UserError
-from aras.pairs import Pairs, read_pair
+from aras.pairs import SUFFIX, Pairs, read_image, read_pair, told_size
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
@@ -139,3 +141,51 @@ def batches_of(loader: Any, what: str) -> Iterator["Batch"]:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+class ImageSet:
+    """A map from an index to the image (H, W, 3) uint8 of `names[index]`, or the `UserError` that it met."""
+
+    def __init__(self, folder: Path, names: np.ndarray, size: tuple[int, int]):
+        self.folder, self.names, self.size = folder, names, size
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray | UserError]:
+        name = str(self.names[index])
+        path = self.folder / f"{name}{SUFFIX}"
+        try:
+            image = read_image(path)
+        except UserError as error:
+            return name, error
+        if image.shape[:2] != self.size:
+            return name, UserError(
+                f"{path} is {told_size(image.shape[:2])} pixels where the first is {told_size(self.size)}"
+            )
+        return name, image
+
+
+@dataclass
+class ImageBatch:
+    """Turn samples into their names, images (batch_size, H, W, 3) uint8, and the reason of each that failed, by name.
+
+    What failed or lacks is black: every batch has the same shape, so that what becomes of an image does not depend, to
+    the last bit, on what it shares its batch with.
+    """
+
+    batch_size: int
+    size: tuple[int, int]
+
+    def __call__(self, samples: list[tuple[str, Any]]) -> tuple[list[str], "torch.Tensor", dict[str, str]]:
+        """Return the batch of `samples`."""
+        import torch
+
+        images = np.zeros((self.batch_size, *self.size, 3), np.uint8)
+        failures = {}
+        for place, (name, image) in enumerate(samples):
+            if isinstance(image, UserError):
+                failures[name] = str(image)
+            else:
+                images[place] = image
+        return [name for name, _ in samples], torch.from_numpy(images), failures

@@ -109,6 +109,20 @@ def image_size(path: Path) -> tuple[int, int]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); delete it and make it again") from None
 
 
+def first_image_size(folder: Path, names: np.ndarray) -> tuple[int, int]:
+    """Return (height, width) of the first image that can be read.
+
+    Raises:
+        UserError: none can.
+    """
+    for name in names:
+        try:
+            return image_size(folder / f"{name}{SUFFIX}")
+        except UserError as error:
+            last = error
+    raise UserError(f"no image of {folder} can be read; the last: {last}")
+
+
 def read_pair(image_path: Path, mask_path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the image (H, W, 3) uint8 and the labels (H, W) uint8 of one pair.
 

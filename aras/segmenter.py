@@ -181,3 +181,26 @@ def evaluate(
             if take:
                 take(prediction.cpu().numpy())
     return float(total) / seen, matrix.cpu().numpy()
+
+
+def labels_and_confidence(
+    model: "torch.nn.Module", images: "torch.Tensor", device: "torch.device"
+) -> tuple[np.ndarray, ...]:
+    """Return labels (B, H, W) uint8, pixels of each class (B, 7), and the sums of their confidence (B, 7) float64.
+
+    A pixel's confidence is the probability of the class it was given. Sides that are no multiple of the model's stride
+    are continued by their edge, and cut off again.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    count, height, width = images.shape[:3]
+    padding = (0, -width % STRIDE, 0, -height % STRIDE)
+    if any(padding):
+        images = pad(images.permute(0, 3, 1, 2).float(), padding, mode="replicate").permute(0, 2, 3, 1)
+    logits = logits_of(model, images, device)[:, :, :height, :width]
+    confidence, labels = logits.softmax(dim=1).max(dim=1)  # (B, H, W) each
+    cells = (labels + NUM_CLASSES * torch.arange(count, device=device).view(-1, 1, 1)).flatten()
+    pixels = torch.bincount(cells, minlength=count * NUM_CLASSES).view(count, NUM_CLASSES)
+    sums = torch.bincount(cells, confidence.double().flatten(), count * NUM_CLASSES).view(count, NUM_CLASSES)
+    return labels.to(torch.uint8).cpu().numpy(), pixels.cpu().numpy(), sums.cpu().numpy()
