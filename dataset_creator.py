@@ -22,6 +22,7 @@ from aras.rasters import Raster, raster_of
 from aras.runs import begin_run
 from aras.sources import image_paths, map_paths, maps_under
 from aras.tables import Tally, write_tables
+from aras.tiles import check_bbox
 
 PUBLISHED = {"stretch": "patch-max", "split": "random", "fractions": (0.8, 0.1, 0.1)}
 PACKAGES = ("numpy", "rasterio", "opencv-python-headless", "pillow", "joblib")
@@ -104,12 +105,11 @@ def check_published(context: click.Context, options: dict[str, Any]) -> None:
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise a usage error for fractions that do not add up or a box that is none."""
+    """Raise an error for fractions that do not add up or a box that is none."""
     if abs(sum(options["fractions"]) - 1) > 1e-6 or min(options["fractions"]) < 0:
         raise click.UsageError(f"--fractions must be three shares that add up to 1, not {options['fractions']}")
-    west, south, east, north = options["bbox"] or (0, 0, 1, 1)
-    if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east):
-        raise click.UsageError(f"--bbox must be west south east north in degrees, not {west} {south} {east} {north}")
+    if options["bbox"]:
+        check_bbox(options["bbox"])
 
 
 def report(tally: Tally, output: Path) -> None:

@@ -14,14 +14,12 @@ from typing import Any
 
 import click
 
-from aras import published, raw_tiles, zenodo
-from aras.areas import check_bbox, read_area, tiles_of_area, tiles_of_bbox
 from aras.command import Command, dry_run_option
-from aras.download import discard
-from aras.errors import UserError
-from aras.fetching import fetch, measure
-from aras.files import sole_writer
-from aras.jobs import (
+from aras.downloading import published, raw_tiles, zenodo
+from aras.downloading.areas import read_area, tiles_of_area, tiles_of_bbox
+from aras.downloading.download import discard
+from aras.downloading.fetching import fetch, measure
+from aras.downloading.jobs import (
     FAILED,
     PRESENT,
     bytes_to_fetch,
@@ -31,11 +29,14 @@ from aras.jobs import (
     still_wanted,
     table_lines,
 )
-from aras.login import Login, account_from_environment
-from aras.notes import update_notes
-from aras.raw_tiles import PRODUCTS, RGBNIR, TileJob
-from aras.web import Client, is_web_address
-from aras.web_errors import Unreachable
+from aras.downloading.login import Login, account_from_environment
+from aras.downloading.notes import update_notes
+from aras.downloading.raw_tiles import PRODUCTS, RGBNIR, TileJob
+from aras.downloading.web import Client, is_web_address
+from aras.downloading.web_errors import Unreachable
+from aras.errors import UserError
+from aras.files import sole_writer
+from aras.tiles import check_bbox
 
 PAPER_BBOX = (25.668510437000105, 35.81543000000018, 44.83476000000008, 42.10757000000004)  # W, S, E, N: Türkiye
 ZENODO_RECORD = "18890661"
@@ -104,9 +105,9 @@ def download_tiles(client: Client, options: dict[str, Any]) -> list[TileJob]:
                 locks.enter_context(sole_writer(folder))
         survey(client, jobs, options)
         tell_plan(jobs, options["outdir"])
-        check_free(bytes_to_fetch(jobs), options["outdir"], "the download")
         if options["dry_run"]:
             return jobs
+        check_free(bytes_to_fetch(jobs), options["outdir"], "the download")
         for job in jobs:
             if job.state == PRESENT:
                 discard(job.path)  # what a killed run may have left beside it
@@ -134,10 +135,10 @@ def download_published(client: Client, options: dict[str, Any]) -> list[zenodo.Z
         if todo:
             zenodo.locate(client, f"{options['zenodo_url'].rstrip('/')}/api/records/{ZENODO_RECORD}", todo)
         tell_plan(jobs, outdir)
-        # What the zips hold is compressed already, so they unpack to about their own size.
-        check_free(bytes_to_fetch(jobs) + sum(job.expected for job in todo), outdir, "to download and to unpack")
         if dry_run:
             return jobs
+        # What the zips hold is compressed already, so they unpack to about their own size.
+        check_free(bytes_to_fetch(jobs) + sum(job.expected for job in todo), outdir, "to download and to unpack")
         fetch(client, jobs, options["connections"], byte_bar)
         for job in jobs:
             if job.state != FAILED and job.path.exists():

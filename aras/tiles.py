@@ -8,6 +8,8 @@ counted from the tile's north-west corner: `N41E031_012_034`.
 import math
 import re
 
+from aras.errors import UserError
+
 IMAGE_DEGREES = 1
 MAP_DEGREES = 3
 PIXELS_PER_DEGREE = 12000
@@ -54,6 +56,20 @@ def tiles_in_bbox(bbox: Bbox, degrees: int) -> list[str]:
     lats = range(math.floor(south / degrees) * degrees, math.ceil(north / degrees) * degrees, degrees)
     lons = range(math.floor(west / degrees) * degrees, math.ceil(east / degrees) * degrees, degrees)
     return [tile_name(lat, lon) for lat in lats for lon in lons]
+
+
+def check_bbox(bbox: Bbox) -> None:
+    """Raise `UserError` unless `bbox` is west, south, east, north in degrees and has an area."""
+    west, south, east, north = bbox
+    told = f"--bbox {west:g} {south:g} {east:g} {north:g}"
+    if not all(map(math.isfinite, bbox)):
+        raise UserError(f"{told}: every number must be finite")
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
+        raise UserError(f"{told}: give W S E N in degrees, longitudes within 180 and latitudes within 90")
+    if south >= north:
+        raise UserError(f"{told}: south must be less than north; the order is W S E N")
+    if west == east:
+        raise UserError(f"{told}: west and east are the same, so the box has no area; the order is W S E N")
 
 
 def map_tile_of(lat: int, lon: int) -> str:

@@ -158,15 +158,9 @@ def main(rows: int, workers: int) -> None:
         )
         floor = time.perf_counter() - start
 
-        command = [
-            sys.executable,
-            "dataset_creator.py",
-            "--s2",
-            folder / "S2RGB_2021",
-            "--worldcover",
-            folder / "worldcover_2021",
-        ]
-        command += ["--output", folder / "script", "--split", "random", "--workers", str(workers)]
+        options = {"s2": folder / "S2RGB_2021", "worldcover": folder / "worldcover_2021", "output": folder / "script"}
+        options |= {"split": "random", "workers": workers}
+        command = [sys.executable, "dataset_creator.py", *(f"--{name}={value}" for name, value in options.items())]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         script = time.perf_counter() - start

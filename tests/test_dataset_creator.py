@@ -409,7 +409,7 @@ def test_a_second_process_stops_with_one_line(run, world, tmp_path):
 def test_a_box_must_be_one(run, world, tmp_path):
     for box in [(31, 41, 32, 40), (31, 40, 31, 41), (200, 40, 210, 41)]:
         result = create(run, world, tmp_path / "out", "--bbox", *box)
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         assert "--bbox" in result.output
 
 

@@ -1,0 +1,15 @@
+"""What dataset_downloader.py is made of, from the bottom up.
+
+web_errors   what can go wrong with a server, each as one line
+web          a client: retries with back-off, redirects by hand, time-outs
+login        Terrascope's tokens, renewed before they lapse
+stac         Terrascope's catalogue
+download     one file: Range resume, length, rename when whole
+jobs         what is to be fetched and what has become of it
+fetching     many files at once under one progress bar
+notes        small tables that one run leaves for the next
+areas        boxes and polygons to tiles
+raw_tiles    the tiles of the buckets and of the catalogue
+zenodo       the published zips and their checksums
+published    unpacking them, and the tables that they lack
+"""

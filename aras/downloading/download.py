@@ -1,0 +1,191 @@
+"""Files over HTTP that arrive whole: resumed, measured, checked, and only then given their name.
+
+`<name>.part` holds the bytes so far, and `<name>.origin.part` tells of which version of which file they are the
+beginning. A killed download goes on by Range where the server still has that version, else it starts anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from aras.downloading.web import RANGE_NOT_SATISFIABLE, Client
+from aras.downloading.web_errors import FetchError, Transient, shown
+from aras.errors import UserError
+from aras.files import part_path, read_json, write_json
+
+if TYPE_CHECKING:
+    from requests import Response
+
+PARTIAL_CONTENT = 206
+Told = Callable[[Path, int, int | None], None]
+"""Told of a path, the bytes that it has so far, and of how many, if that is known anew."""
+
+
+class Damaged(FetchError):
+    """What arrived is not what it should be."""
+
+
+class Remote(Protocol):
+    """A file to fetch; see `aras.downloading.jobs.Job`."""
+
+    path: Path  # where it goes
+    url: str
+    promised: int | None  # bytes by a catalogue
+
+    def check(self, path: Path) -> None:
+        """Raise `Damaged` unless the file at `path` is sound."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which version of which file a `.part` is the beginning of."""
+
+    url: str
+    validator: str | None  # strong ETag or Last-Modified; None: it cannot be resumed
+    size: int | None
+
+    @classmethod
+    def of_response(cls, url: str, response: Response) -> Origin:
+        """Return the origin of the whole file that `response` begins."""
+        length = response.headers.get("Content-Length", "")
+        size = int(length) if length.isdigit() and not is_encoded(response) else None
+        return cls(shown(url), validator(response), size)
+
+    @classmethod
+    def read(cls, path: Path) -> Origin | None:
+        """Return what is known of the `.part` of `path`; None when nothing is."""
+        try:
+            return cls(**read_json(origin_path(path)))
+        except (FileNotFoundError, UserError, TypeError):
+            return None  # a .part of unknown origin is started anew, which is always right
+
+
+def origin_path(path: Path) -> Path:
+    """Return where the origin of the `.part` of `path` is kept."""
+    return part_path(path.with_name(path.name + ".origin"))
+
+
+def held_bytes(path: Path) -> int:
+    """Return how many bytes of `path` wait in its `.part`."""
+    part = part_path(path)
+    return part.stat().st_size if part.exists() else 0
+
+
+def discard(path: Path) -> None:
+    """Delete what has been fetched of `path` so far."""
+    part_path(path).unlink(missing_ok=True)
+    origin_path(path).unlink(missing_ok=True)
+
+
+def download(client: Client, file: Remote, told: Told) -> None:
+    """Fetch `file`, from where an earlier try left it; its path exists only once it is whole and sound.
+
+    Raises:
+        Missing: the server has no such file.
+        Damaged: it arrived unsound twice.
+        FetchError: it could not be had.
+    """
+    patience, most, damaged = client.patience(), held_bytes(file.path), False
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            _receive(client, file, told)
+            file.check(part_path(file.path))
+            break
+        except Damaged:
+            discard(file.path)  # the next try must not build upon it
+            if damaged:
+                raise
+            damaged = True
+        except Transient as error:
+            held = held_bytes(file.path)
+            if held > most:  # new ground, so the server is worth more tries
+                most = held
+                patience.reset()
+            patience.wait(error)
+    with part_path(file.path).open("rb") as part:
+        os.fsync(part.fileno())
+    part_path(file.path).replace(file.path)
+    origin_path(file.path).unlink(missing_ok=True)
+
+
+def _receive(client: Client, file: Remote, told: Told) -> None:
+    """Bring the `.part` of `file` to its full length, or raise with what has come so far kept."""
+    known = Origin.read(file.path)
+    held = held_bytes(file.path)
+    if known is None or known.url != shown(file.url):
+        known, held = None, 0
+    if known and held and held == known.size:
+        return  # killed between the last byte and the new name
+    headers = {}
+    if known and held and known.validator:
+        headers = {"Range": f"bytes={held}-", "If-Range": known.validator}
+    with client.open("GET", file.url, headers=headers) as response:
+        if known and headers and continues(response, held, known):
+            _append(client, response, file, known, told)
+            return
+        if response.status_code not in (PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE):
+            _append(client, response, file, _begin(response, file), told)
+            return
+    discard(file.path)
+    if not headers:
+        raise FetchError(f"HTTP {response.status_code} from {shown(file.url)} to a request for the whole file")
+    _receive(client, file, told)  # the server cannot go on from where we are: from the start, without a Range
+
+
+def continues(response: Response, held: int, known: Origin) -> bool:
+    """Return whether `response` goes on at byte `held` of the version `known`."""
+    if response.status_code != PARTIAL_CONTENT or is_encoded(response):
+        return False
+    if validator(response) not in (None, known.validator):
+        return False
+    span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    return span.startswith(f"{held}-") and (known.size is None or total in ("*", str(known.size)))
+
+
+def validator(response: Response) -> str | None:
+    """Return what an If-Range can name the version by: a strong ETag or else Last-Modified.
+
+    There is none of a body that is compressed on its way: its ranges are not those of the file.
+    """
+    tag = response.headers.get("ETag", "")
+    if is_encoded(response):
+        return None
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def is_encoded(response: Response) -> bool:
+    """Return whether the body is compressed on its way, although we ask for it as it is."""
+    return response.headers.get("Content-Encoding", "identity") != "identity"
+
+
+def _begin(response: Response, file: Remote) -> Origin:
+    """Empty the `.part` of `file` and note what `response` will fill it with."""
+    kind = response.headers.get("Content-Type", "")
+    if kind.startswith("text/html"):
+        raise FetchError(f"{shown(response.url)} answers with a web page instead of the file; does it ask for a login?")
+    part_path(file.path).write_bytes(b"")  # first: old bytes must never stand beside a new origin
+    known = Origin.of_response(file.url, response)
+    if None not in (known.size, file.promised) and known.size != file.promised:
+        raise Damaged(f"{shown(file.url)} has {known.size:,} bytes, the catalogue says {file.promised:,}")
+    write_json(origin_path(file.path), asdict(known))
+    return known
+
+
+def _append(client: Client, response: Response, file: Remote, known: Origin, told: Told) -> None:
+    """Add the body of `response` to the `.part` of `file` and check the length."""
+    size = known.size if known.size is not None else file.promised
+    with part_path(file.path).open("ab") as part:
+        told(file.path, part.tell(), size)
+        for chunk in client.chunks(response):
+            part.write(chunk)
+            told(file.path, part.tell(), None)
+        held = part.tell()
+    if size is not None and held < size:
+        raise Transient(f"{held:,} of {size:,} bytes came from {shown(file.url)}")
+    if size is not None and held > size:
+        raise Damaged(f"{held:,} bytes came from {shown(file.url)}, {size:,} were promised")

@@ -1,0 +1,188 @@
+"""The raw tiles of an area: what they are called, where they are to be had, whether a file is one, and what is known.
+
+In each folder, `missing.csv` lists the tiles that do not exist (open sea), with the address that said so, and
+`failures.csv` those that could not be had last time, with the reason.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aras.downloading.download import Damaged
+from aras.downloading.fetching import in_threads
+from aras.downloading.jobs import FAILED, MISSING, PRESENT, WANTED, Job, still_wanted
+from aras.downloading.notes import read_notes, update_notes
+from aras.downloading.stac import assets_of_tiles, boxes_of, search
+from aras.downloading.web import Client
+from aras.errors import UserError
+from aras.tiles import IMAGE_DEGREES, MAP_DEGREES, VERSION_OF_YEAR, image_file, map_file, tile_corner
+
+TOLERANCE = 0.01  # degrees that a tile may lie off the corner in its name
+
+
+@dataclass(frozen=True)
+class Product:
+    """One of the two kinds of tile.
+
+    Attributes:
+        name: as --products has it.
+        degrees: width of a tile.
+        bands: bands that a file has at least.
+        dtype: type of its numbers.
+        folder: where its files go, the year to be filled in.
+        bucket_path: where the open bucket has a file, the year and the tile to be filled in.
+        collection: Terrascope's STAC collection, the year and the version to be filled in.
+        collection_option: the option that names another.
+        file_name: from tile and year to the file's name.
+        mean_size: bytes of a usual tile, for when the server does not say (facts of the buckets).
+    """
+
+    name: str
+    degrees: int
+    bands: int
+    dtype: str
+    folder: str
+    bucket_path: str
+    collection: str
+    collection_option: str
+    file_name: Callable[[str, int], str]
+    mean_size: int
+
+
+RGBNIR = Product(
+    "rgbnir", IMAGE_DEGREES, 4, "uint16", "S2RGB_{year}", "rgbnir/{year}/{tile:.3}/{file}",
+    "esa-worldcover-s2rgbnir-10m-{year}-{version}", "--image-collection", image_file, 524_000_000,
+)  # fmt: skip
+MAP = Product(
+    "map", MAP_DEGREES, 1, "uint8", "worldcover_{year}", "{version}/{year}/map/{file}",
+    "esa-worldcover-map-10m-{year}-{version}", "--map-collection", map_file, 47_000_000,
+)  # fmt: skip
+PRODUCTS = {product.name: product for product in (RGBNIR, MAP)}
+
+
+@dataclass(kw_only=True)
+class TileJob(Job):
+    """One tile to have; its name is the tile's, its group the product's.
+
+    Attributes:
+        product: its kind.
+        address: where one asks whether it exists; with the open buckets that is the file itself.
+    """
+
+    product: Product
+    address: str
+
+    def check(self, path: Path) -> None:
+        """Raise `Damaged` unless the file at `path` is this tile."""
+        check_tile(path, self.name, self.product)
+
+
+def bucket_jobs(product: Product, tiles: Iterable[str], year: int, base: str, outdir: Path) -> list[TileJob]:
+    """Return the jobs of `tiles` from the open bucket, or a mirror of it, at `base`; it has none of open sea."""
+    jobs = []
+    for tile in tiles:
+        file, version = product.file_name(tile, year), VERSION_OF_YEAR[year]
+        url = f"{base.rstrip('/')}/{product.bucket_path.format(year=year, tile=tile, file=file, version=version)}"
+        jobs.append(tile_job(product, tile, year, url, outdir))
+        jobs[-1].url, jobs[-1].optional = url, True
+    return jobs
+
+
+def catalogue_jobs(product: Product, tiles: Iterable[str], year: int, collection: str, outdir: Path) -> list[TileJob]:
+    """Return the jobs of `tiles` from the STAC collection at `collection`; `locate` finds their files."""
+    return [tile_job(product, tile, year, collection, outdir) for tile in tiles]
+
+
+def tile_job(product: Product, tile: str, year: int, address: str, outdir: Path) -> TileJob:
+    """Return the job of a `tile` of which `address` can say whether it exists."""
+    path = outdir / product.folder.format(year=year) / product.file_name(tile, year)
+    size = product.mean_size
+    return TileJob(name=tile, group=product.name, path=path, usual_size=size, product=product, address=address)
+
+
+def mark_present(jobs: list[TileJob], connections: int, stop: threading.Event) -> None:
+    """Mark the jobs whose file is there and sound; one that is not sound gets a reason and stays wanted."""
+
+    def look(job: TileJob) -> None:
+        try:
+            job.check(job.path)
+            job.state = PRESENT
+        except Damaged as error:
+            job.reason = str(error)
+
+    in_threads(look, [job for job in jobs if job.path.exists()], connections, stop)
+
+
+def locate(client: Client, stac_url: str, jobs: list[TileJob], year: int) -> None:
+    """Set the address and size of the wanted `jobs` by a search of the catalogue; those not in it are missing.
+
+    Raises:
+        UserError: the catalogue cannot be searched, or a collection has none of the tiles.
+    """
+    for product in PRODUCTS.values():
+        asked = {job.name: job for job in still_wanted(jobs) if job.product is product}
+        if not asked:
+            continue
+        address = next(iter(asked.values())).address
+        collection = address.rpartition("/")[2]
+        items = (item for box in boxes_of(asked, product.degrees) for item in search(client, stac_url, collection, box))
+        found = assets_of_tiles(items, {tile: product.file_name(tile, year) for tile in asked})
+        if not found:
+            raise UserError(f"{address} has no tile of this area; check {product.collection_option}, or the area")
+        for tile, job in asked.items():
+            asset = found.get(tile)
+            if asset:
+                job.url, job.promised = asset
+                job.size = job.promised
+            elif tile in found:
+                job.fail(f"its item in {collection} has no GeoTIFF to download")
+            else:
+                job.state = MISSING
+
+
+def check_tile(path: Path, tile: str, product: Product) -> None:
+    """Open the GeoTIFF at `path` and read the block that is stored last, the first to be lost when a file is cut.
+
+    Raises:
+        Damaged: it cannot be read, or is not the `tile` of `product`.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    lat, lon = tile_corner(tile) or (0, 0)
+    try:
+        with rasterio.open(path, driver="GTiff") as file:
+            west, south, east, _ = file.bounds
+            if max(abs(west - lon), abs(south - lat), abs(east - lon - product.degrees)) > TOLERANCE:
+                raise Damaged(f"the file lies at {south:.3f}, {west:.3f} degrees, which is not {tile}")
+            if file.count < product.bands or file.dtypes[0] != product.dtype:
+                raise Damaged(f"the file has {file.count} bands of {file.dtypes[0]}, so it is no {product.name} tile")
+            offsets = {}
+            for (row, col), window in file.block_windows(file.count):
+                offsets[int(file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", file.count) or 0)] = window
+            file.read(file.count, window=offsets[max(offsets)])
+    except RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise Damaged(f"the file is no readable GeoTIFF ({reason})") from None
+
+
+def mark_known_missing(jobs: list[TileJob]) -> None:
+    """Mark the jobs whose address said in an earlier run that there is no such tile."""
+    for folder in {job.path.parent for job in jobs}:
+        known = read_notes(folder / "missing.csv")
+        for job in jobs:
+            if job.path.parent == folder and job.state == WANTED and known.get(job.name) == job.address:
+                job.state = MISSING
+
+
+def write_reports(jobs: list[TileJob]) -> None:
+    """Bring missing.csv and failures.csv of each folder up to date; what they say of other tiles stays."""
+    for folder in {job.path.parent for job in jobs}:
+        here = {job.name: job for job in jobs if job.path.parent == folder and job.state != WANTED}
+        missing = {tile: job.address for tile, job in here.items() if job.state == MISSING}
+        failed = {tile: job.reason for tile, job in here.items() if job.state == FAILED}
+        update_notes(folder / "missing.csv", ("tile", "address"), missing, here.__contains__)
+        update_notes(folder / "failures.csv", ("tile", "reason"), failed, here.__contains__)
