@@ -158,7 +158,11 @@ def main(rows: int, workers: int) -> None:
         )
         floor = time.perf_counter() - start
 
-        options = {"s2": folder / "S2RGB_2021", "worldcover": folder / "worldcover_2021", "output": folder / "script"}
+        options: dict[str, object] = {
+            "s2": folder / "S2RGB_2021",
+            "worldcover": folder / "worldcover_2021",
+            "output": folder / "script",
+        }
         options |= {"split": "random", "workers": workers}
         command = [sys.executable, "dataset_creator.py", *(f"--{name}={value}" for name, value in options.items())]
         start = time.perf_counter()
