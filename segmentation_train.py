@@ -134,7 +134,7 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
             f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
             " with such a --patch-size"
         )
-    train = PairSet(sets, size, options.seed, PaperAugmentation())
+    train = PairSet(sets, size, options.seed, PaperAugmentation(square=size[0] == size[1]))
     if len(train) < 2:
         raise UserError(f"{first.parent} has one image to train on; batch normalisation needs two, so add --train sets")
     told = " + ".join(f"{len(pairs):,} {name}" for name, pairs in zip(options.train, sets, strict=True))

@@ -5,6 +5,7 @@ Files are read with `weights_only=True`, so none of them can run code.
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,23 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_sums(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (*BROKEN, SafetensorError) as error:
+    except (*BROKEN, zipfile.BadZipFile, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is torn or not a file of weights ({reason[:120]}); fetch or make it again") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dict of tensors; give the right file")
     return found
+
+
+def check_sums(path: Path) -> None:
+    """Raise `BadZipFile` when a byte of a `torch.save` file has changed; torch.load would pass it on as a weight."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} has another checksum")
 
 
 def save_tensors(path: Path, tensors: dict[str, Any]) -> None:

@@ -52,9 +52,12 @@ class PairSet:
 
 
 class PaperAugmentation:
-    """The published augmentation: flips and quarter turns at 0.5, brightness and contrast (within 0.2) at 0.3."""
+    """The published augmentation: flips and quarter turns at 0.5, brightness and contrast (within 0.2) at 0.3.
 
-    def __init__(self) -> None:
+    Images that are not square are not turned, because a batch holds one shape.
+    """
+
+    def __init__(self, square: bool = True) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
         import albumentations
         import cv2
@@ -64,7 +67,7 @@ class PaperAugmentation:
             [
                 albumentations.HorizontalFlip(p=0.5),
                 albumentations.VerticalFlip(p=0.5),
-                albumentations.RandomRotate90(p=0.5),
+                albumentations.RandomRotate90(p=0.5 if square else 0),
                 albumentations.RandomBrightnessContrast(p=0.3),
             ]
         )

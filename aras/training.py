@@ -134,6 +134,7 @@ def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id:
     try:
         run = begin(mode)
     except (wandb.Error, OSError):  # a key that is not accepted, a service that does not answer
+        wandb.teardown()  # which else holds on to the run's id
         run = begin("offline")
 
     def log(values: dict[str, Any]) -> None:
@@ -150,6 +151,7 @@ def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id:
     finally:
         if run is not None:
             run.finish()
+            wandb.teardown()  # waits for its service, which is still writing the run's file when `finish` returns
 
 
 def _wandb_answers() -> bool:

@@ -1,0 +1,304 @@
+"""Labelling a folder of images, run as its users run it."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_dataset import make_dataset
+
+import segmentation_predict
+from aras.files import sole_writer
+from aras.legend import CLASS_NAMES, read_mask
+from aras.pairs import read_image
+from aras.training import share_cores
+from segmentation_predict import main
+
+share_cores()
+ROOT = Path(__file__).resolve().parent.parent
+ENCODER = "tu-test_efficientnet"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of a model that was drawn, not trained, beside a run.json that tells what it is."""
+    import torch
+
+    from aras.checkpoints import save_tensors
+    from aras.segmenter import build_model
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(3)
+    save_tensors(folder / "best.pt", build_model("Unet", ENCODER, "none").state_dict())
+    (folder / "run.json").write_text(json.dumps({"options": {"arch": "Unet", "encoder": ENCODER}}))
+    return folder / "best.pt"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """`synth/images` of a dataset, without masks."""
+    data = make_dataset(tmp_path / "ARAS400k", synth=7)
+    shutil.rmtree(data / "synth" / "masks")
+    return data / "synth" / "images"
+
+
+@pytest.fixture
+def predict(run, weights):
+    """Run the script on the CPU, three images at a time; return click's result."""
+
+    def invoke(images, *more):
+        options = ("--weights", weights, "--batch-size", 3, "--workers", 0, "--device", "cpu")
+        return run(main, "--images", images, *options, *more)
+
+    return invoke
+
+
+def failure(result):
+    """Return the one line with which a run failed."""
+    assert result.exit_code == 1
+    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
+    assert result.output.splitlines()[-1:] == lines
+    return lines[0]
+
+
+def files_of(folder):
+    """Return the content of every result below `folder`, by relative path."""
+    paths = [p for p in folder.rglob("*") if p.is_file() and "run.json" not in p.name and p.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def clean(images, predict, tmp_path):
+    """What an unbroken run gives."""
+    assert predict(images, "--output", tmp_path / "clean").exit_code == 0
+    return files_of(tmp_path / "clean")
+
+
+def test_the_synthetic_set_gets_masks_percentages_and_confidence(images, weights, predict):
+    import torch
+
+    from aras.segmenter import load_segmenter, logits_of
+
+    assert predict(images).exit_code == 0
+    synth, data = images.parent, images.parent.parent
+    names = sorted(path.name for path in images.iterdir())
+    assert sorted(path.name for path in (synth / "masks").glob("*.png")) == names
+    percentages, confidences = table(data / "class_percentages" / "synth.csv"), table(synth / "confidence.csv")
+    assert list(percentages[0]) == ["filename", *CLASS_NAMES]
+    assert list(confidences[0]) == ["filename", "mean", *CLASS_NAMES]
+    model = load_segmenter(weights, None, None)
+    for name, percent, sure in zip(names, percentages, confidences, strict=True):
+        assert percent["filename"] == sure["filename"] == name
+        with torch.inference_mode():
+            image = torch.from_numpy(read_image(images / name).copy())[None]
+            chances = logits_of(model, image, torch.device("cpu")).softmax(1)[0].numpy()
+        labels, best = chances.argmax(0), chances.max(0)
+        with Image.open(synth / "masks" / name) as mask:
+            assert mask.mode == "P"
+        assert (read_mask(synth / "masks" / name) == labels).mean() > 0.999
+        assert float(sure["mean"]) == pytest.approx(best.mean(), abs=2e-4)
+        for c, class_name in enumerate(CLASS_NAMES):
+            assert float(percent[class_name]) == pytest.approx(100 * (labels == c).mean(), abs=0.2)
+            if (labels == c).any():
+                assert float(sure[class_name]) == pytest.approx(best[labels == c].mean(), abs=2e-3)
+            else:
+                assert sure[class_name] == ""
+    assert not (synth / "failures.csv").exists()
+
+
+def test_a_second_run_has_nothing_to_do_and_needs_no_model(images, predict, monkeypatch):
+    assert predict(images).exit_code == 0
+    before = files_of(images.parent.parent)
+    monkeypatch.setattr(segmentation_predict, "load_segmenter", None)
+    result = predict(images)
+    assert result.exit_code == 0
+    assert "7 images, 0 to label" in result.output
+    assert files_of(images.parent.parent) == before
+
+
+@pytest.mark.parametrize("masks_written", [0, 1, 4, 5])
+def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(images, predict, clean, tmp_path, monkeypatch, masks_written):
+    output = tmp_path / "cut"
+    write, written = segmentation_predict.write_mask, []
+
+    def cut(folder, name, labels):
+        if len(written) == masks_written:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(folder, name, labels)
+
+    monkeypatch.setattr(segmentation_predict, "write_mask", cut)
+    assert predict(images, "--output", output).exit_code != 0
+    monkeypatch.undo()
+    for name in ("class_percentages.csv", "confidence.csv"):
+        with (output / name).open("a") as file:
+            file.write("N41E031_000_005.png,1"[: 10 + masks_written * 2])
+    (output / "masks" / "N41E031_000_006.png.part").write_bytes(b"half")
+    assert predict(images, "--output", output, "--workers", 2).exit_code == 0
+    assert files_of(output) == clean
+
+
+def test_rows_without_a_mask_and_masks_without_rows_are_made_again(images, predict, clean, tmp_path):
+    output = tmp_path / "again"
+    assert predict(images, "--output", output).exit_code == 0
+    (output / "masks" / "N41E031_000_001.png").unlink()
+    table_path = output / "confidence.csv"
+    lines = table_path.read_text().splitlines(keepends=True)
+    table_path.write_text("".join(line for line in lines if "_004" not in line))
+    result = predict(images, "--output", output)
+    assert "7 images, 2 to label" in result.output
+    assert files_of(output) == clean
+
+
+def test_limit_then_all_gives_the_same(images, predict, clean, tmp_path):
+    output = tmp_path / "limited"
+    assert predict(images, "--output", output, "--limit", 4).exit_code == 0
+    assert len(table(output / "confidence.csv")) == 4
+    assert predict(images, "--output", output).exit_code == 0
+    assert files_of(output) == clean
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_recorded_and_the_others_go_on(images, predict, clean, tmp_path, workers):
+    output = tmp_path / "bad"
+    corrupt, other = images / "N41E031_000_002.png", images / "N41E031_000_005.png"
+    content = {path: path.read_bytes() for path in (corrupt, other)}
+    corrupt.write_bytes(content[corrupt][:100])
+    Image.new("RGB", (64, 32)).save(other)
+    result = predict(images, "--output", output, "--workers", workers)
+    assert failure(result).startswith("Error: 2 images could not be labelled, see")
+    failures = table(output / "failures.csv")
+    assert [row["filename"] for row in failures] == [corrupt.name, other.name]
+    assert "cannot be read" in failures[0]["reason"]
+    assert "is 64x32 pixels where the first is 32x32" in failures[1]["reason"]
+    assert len(table(output / "confidence.csv")) == len(list((output / "masks").glob("*.png"))) == 5
+    for path, good in content.items():
+        path.write_bytes(good)
+    assert predict(images, "--output", output).exit_code == 0
+    assert files_of(output) == clean
+
+
+def test_no_readable_image_at_all_is_one_line(images, predict, tmp_path):
+    for path in images.iterdir():
+        path.write_bytes(b"")
+    assert "no image of" in failure(predict(images, "--output", tmp_path / "out"))
+
+
+def test_odd_sizes_are_padded_and_cut_again(tmp_path, predict):
+    data = make_dataset(tmp_path / "ARAS400k", size=(50, 71), test=2)
+    assert predict(data / "test" / "images", "--output", tmp_path / "out").exit_code == 0
+    for mask in (tmp_path / "out" / "masks").glob("*.png"):
+        assert read_mask(mask).shape == (50, 71)
+    for row in table(tmp_path / "out" / "class_percentages.csv"):
+        assert sum(float(row[name]) for name in CLASS_NAMES) == pytest.approx(100, abs=0.05)
+
+
+def test_true_masks_are_never_written_over(tmp_path, predict):
+    data = make_dataset(tmp_path / "ARAS400k", test=2)
+    before = files_of(data)
+    line = failure(predict(data / "test" / "images"))
+    assert "test/masks/N41E031_000_00" in line
+    assert "was not written by this script" in line
+    shutil.rmtree(data / "test" / "masks")
+    (data / "class_percentages").mkdir()
+    (data / "class_percentages" / "test.csv").write_text("filename\n")
+    assert "class_percentages/test.csv was not written by this script" in failure(predict(data / "test" / "images"))
+    assert files_of(data).keys() == {k for k in before if "masks" not in k} | {"class_percentages/test.csv"}
+
+
+def test_images_outside_a_dataset_need_an_output(tmp_path, predict):
+    make_dataset(tmp_path, mine=2)
+    (tmp_path / "mine" / "images").rename(tmp_path / "mine" / "photos")
+    assert "say where to write by --output" in failure(predict(tmp_path / "mine" / "photos"))
+
+
+def test_weights_of_every_kind_give_the_same(images, predict, clean, weights, tmp_path, run):
+    from safetensors.torch import save_file
+
+    from aras.checkpoints import load_tensors
+
+    safe, published = tmp_path / "best.safetensors", tmp_path / f"best_ARAS400k_Unet_{ENCODER}.pth"
+    save_file(load_tensors(weights), safe)
+    shutil.copy(weights, published)
+    for path in (safe, published):
+        options = ("--weights", path, "--arch", "unet", "--encoder", ENCODER, "--batch-size", 3, "--device", "cpu")
+        output = tmp_path / path.suffix
+        assert run(main, "--images", images, *options, "--workers", 0, "--output", output).exit_code == 0
+        assert files_of(output) == clean
+
+
+def test_weights_that_do_not_fit_are_named(images, tmp_path, run, weights):
+    import torch
+
+    def told(path, *more):
+        return failure(run(main, "--images", images, "--output", tmp_path / "out", "--weights", path, *more))
+
+    assert "gone.pt is missing; run segmentation_train.py first" in told(tmp_path / "gone.pt")
+    alone = tmp_path / "alone.pt"
+    shutil.copy(weights, alone)
+    assert "does not tell what alone.pt is; give --arch and --encoder" in told(alone)
+    line = told(alone, "--arch", "FPN", "--encoder", ENCODER)
+    assert f"{alone} does not hold the weights of FPN with {ENCODER}" in line
+    alone.write_bytes(weights.read_bytes()[:1000])
+    assert f"{alone} is torn" in told(alone, "--arch", "Unet", "--encoder", ENCODER)
+    torch.save({"kind": {}, "numbers": {}, "model": {}, "optimizer": {}}, alone)
+    assert "is the state of a training; give best.pt beside it" in told(alone, "--arch", "Unet", "--encoder", ENCODER)
+
+
+def test_other_weights_do_not_mix_with_what_is_there(images, predict, weights, tmp_path, run):
+    from aras.checkpoints import load_tensors, save_tensors
+
+    output = tmp_path / "out"
+    assert predict(images, "--output", output, "--limit", 3).exit_code == 0
+    moved = tmp_path / "weights" / "best.pt"
+    save_tensors(moved, {name: tensor * 2 for name, tensor in load_tensors(weights).items()})
+    shutil.copy(weights.with_name("run.json"), moved.parent)
+    options = ("--weights", moved, "--batch-size", 3, "--output", output)
+    assert "--weights-sha256 was" in failure(run(main, "--images", images, *options))
+
+
+def test_a_second_process_stops_with_one_line(images, predict, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    with sole_writer(output):
+        assert "another process is writing to" in failure(predict(images, "--output", output))
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_that_the_next_does_not_mend(weights, tmp_path):
+    data = make_dataset(tmp_path / "ARAS400k", synth=400)
+    shutil.rmtree(data / "synth" / "masks")
+    images = data / "synth" / "images"
+
+    def command(output):
+        options = ("--images", images, "--weights", weights, "--output", output, "--batch-size", 4, "--device", "cpu")
+        return [sys.executable, str(ROOT / "segmentation_predict.py"), *map(str, options)]
+
+    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
+    kills = 0
+    for wait in (0.0, 0.05, 0.1, 60):
+        process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = len(list((tmp_path / "broken").glob("masks/*.png")))
+        while process.poll() is None and len(list((tmp_path / "broken").glob("masks/*.png"))) == before:
+            time.sleep(0.01)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, errors = process.communicate()
+        assert b"Traceback" not in errors
+    assert process.returncode == 0
+    assert kills
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")

@@ -1,0 +1,492 @@
+"""The trainer, run as its users run it, on a dataset that fits a few seconds."""
+
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_dataset import make_dataset
+
+import segmentation_train
+from aras.files import sole_writer
+from aras.legend import CLASS_NAMES, read_mask
+from aras.training import share_cores, wandb_log
+from segmentation_train import main
+
+share_cores()
+ROOT = Path(__file__).resolve().parent.parent
+ENCODER = "tu-test_efficientnet"
+NAME = f"ARAS400k_FPN_{ENCODER}"
+FPN_HAS_DROPOUT = ("--arch", "fpn")
+TINY = (*FPN_HAS_DROPOUT, "--encoder", ENCODER, "--encoder-weights", "none", "--batch-size", 4, "--workers", 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("tiny") / "ARAS400k", train=9, val=3, test=5, synth=4)
+
+
+@pytest.fixture
+def train(run):
+    """Run the trainer with tiny options; return click's result."""
+
+    def invoke(data, outdir, *more):
+        return run(main, "--data", data, "--outdir", outdir, "--device", "cpu", *TINY, *more)
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """The run folder of two epochs without an interruption."""
+    from click.testing import CliRunner
+
+    outdir = tmp_path_factory.mktemp("unbroken") / "segmentation"
+    arguments = ("--data", data, "--outdir", outdir, "--device", "cpu", *TINY, "--epochs", 2)
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return outdir
+
+
+@pytest.fixture
+def copied(unbroken, tmp_path):
+    """A copy of the finished run folder, to spoil; without its test scores it goes on."""
+    outdir = tmp_path / "segmentation"
+    shutil.copytree(unbroken, outdir)
+    (outdir / "test_metrics.json").unlink()
+    return outdir
+
+
+def failure(result):
+    """Return the one line with which a run failed."""
+    assert result.exit_code != 0
+    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
+    assert len(lines) == 1
+    assert result.output.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def tensors_of(path):
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def same(one, other):
+    """Return whether two nested states are equal to the bit."""
+    import torch
+
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def assert_same_run(one, other):
+    for name in ("test_metrics.json", f"{NAME}.zip"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for name in ("last.pt", "best.pt"):
+        assert same(tensors_of(one / name), tensors_of(other / name)), name
+    timeless = [
+        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")} for line in lines]
+        for lines in ((folder / "metrics.jsonl").read_text().splitlines() for folder in (one, other))
+    ]
+    assert timeless[0] == timeless[1]
+
+
+# ---------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_the_run_folder_tells_the_run(unbroken):
+    files = {path.name for path in unbroken.iterdir()}
+    assert files == {
+        *(".lock", "run.json", "metrics.jsonl", "last.pt", "best.pt", "test_metrics.json"),
+        *(f"best_{NAME}.pth", f"{NAME}.zip"),
+    }
+    record = json.loads((unbroken / "run.json").read_text())
+    assert record["options"]["arch"] == "FPN"
+    assert record["options"]["encoder"] == ENCODER
+    assert record["options"]["train"] == ["train"]
+    assert record["seed"] == 0
+    assert record["versions"]["torch"] != "absent"
+    lines = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"train_loss", "val_loss", "f1", "iou", "lr", "seconds", "images_per_second"} <= lines[0].keys()
+    assert set(lines[0]["class_iou"]) == set(CLASS_NAMES)
+
+
+def test_best_is_a_plain_state_dict_under_both_names(unbroken):
+    from aras.segmenter import load_segmenter
+
+    best = tensors_of(unbroken / "best.pt")
+    model = load_segmenter(unbroken / f"best_{NAME}.pth", "FPN", ENCODER)
+    assert same(dict(model.state_dict()), dict(best))
+
+
+def test_test_scores_are_those_of_the_zipped_predictions(unbroken, data):
+    from aras.confusion import scores
+
+    found = json.loads((unbroken / "test_metrics.json").read_text())
+    matrix = np.zeros((7, 7), int)
+    with zipfile.ZipFile(unbroken / f"{NAME}.zip") as archive:
+        assert archive.testzip() is None
+        masks = sorted((data / "test" / "masks").iterdir())
+        assert archive.namelist() == [f"pred_{mask.name}" for mask in masks]
+        for mask in masks:
+            content = archive.read(f"pred_{mask.name}")
+            with Image.open(io.BytesIO(content)) as image:
+                assert image.mode == "P"
+                predicted = np.asarray(image)
+            np.add.at(matrix, (read_mask(mask), predicted), 1)
+    assert found["confusion_matrix"] == matrix.tolist()
+    assert found["images"] == 5
+    assert found | json.loads(json.dumps(scores(matrix))) == found
+
+
+def test_a_finished_run_is_not_touched(unbroken, data, train):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir() if path.name != ".lock"}
+    result = train(data, unbroken, "--epochs", 2)
+    assert result.exit_code == 0
+    assert "Finished already" in result.output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_metrics_say_which_classes_the_split_lacks(tmp_path, train):
+    data = make_dataset(tmp_path / "ARAS400k", classes=3, train=4, val=2, test=2)
+    result = train(data, tmp_path / "run", "--epochs", 1)
+    assert result.exit_code == 0
+    assert "not counted in the mean: Crop, Built-up, Barren, Water" in result.output
+    assert json.loads((tmp_path / "run" / "test_metrics.json").read_text())["absent"] == list(CLASS_NAMES[3:])
+
+
+# --------------------------------------------------------------------------------------------------------- resume
+
+
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(unbroken, data, tmp_path, train):
+    """Also with other workers, and through --epochs raised on a finished run."""
+    outdir = tmp_path / "segmentation"
+    assert train(data, outdir, "--epochs", 1).exit_code == 0
+    torn = '{"epoch": 2, "train_loss": 0.1}\n{"epoch": 3, "tra'
+    with (outdir / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    (outdir / "best.pt.part").write_bytes(b"half")
+    assert train(data, outdir, "--epochs", 2, "--workers", 2).exit_code == 0
+    assert_same_run(outdir, unbroken)
+    assert not list(outdir.glob("*.part"))
+
+
+def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data, train):
+    saved = tensors_of(copied / "last.pt")
+    assert saved["numbers"]["best_epoch"] == saved["numbers"]["epoch"] == 2
+    (copied / "best.pt").write_bytes(b"of the epoch before")
+    assert train(data, copied, "--epochs", 2).exit_code == 0
+    assert_same_run(copied, unbroken)
+
+
+WRITES = ("append_line", "save_state", "save_best", "keep_also_as", "score_test", "fit_tensors", "write_json")
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
+    unbroken, data, tmp_path, train, monkeypatch, name, when
+):
+    function, calls = getattr(segmentation_train, name), []
+
+    def cut(*arguments):
+        calls.append(name)
+        last = len(calls) == (1 if name in WRITES[4:] else 2)
+        if last and when == "before":
+            raise KeyboardInterrupt
+        result = function(*arguments)
+        if last:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(segmentation_train, name, cut)
+    outdir = tmp_path / "segmentation"
+    assert train(data, outdir, "--epochs", 2).exit_code != 0
+    monkeypatch.undo()
+    assert train(data, outdir, "--epochs", 2).exit_code == 0
+    assert_same_run(outdir, unbroken)
+
+
+def test_other_options_are_named(copied, data, train):
+    line = failure(train(data, copied, "--epochs", 2, "--lr", 0.01, "--seed", 1))
+    assert "--lr was 0.001, now 0.01" in line
+    assert "--seed was 0, now 1" in line
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "text"])
+def test_a_damaged_checkpoint_is_named(copied, data, train, damage):
+    last = copied / "last.pt"
+    content = bytearray(last.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    content = {"torn": content[: len(content) // 2], "flipped": content, "empty": b"", "text": b"hello"}[damage]
+    last.write_bytes(content)
+    line = failure(train(data, copied, "--epochs", 3))
+    assert f"{last} is torn or not a file of weights" in line
+
+
+def test_a_foreign_checkpoint_is_named_and_not_half_loaded(copied, data, train):
+    import torch
+
+    last = copied / "last.pt"
+    saved = tensors_of(last)
+    foreign = [
+        ({"weights": torch.zeros(3)}, "is not the state of training FPN with"),
+        (saved | {"kind": {"arch": "Unet", "encoder": ENCODER}}, "is not the state of training FPN with"),
+        (torch.zeros(3), "holds a Tensor"),
+        (saved | {"model": {"other.weight": torch.zeros(3)}}, "missing (such as"),
+        (saved | {"optimizer": {"state": {}, "param_groups": []}}, "has another optimizer"),
+    ]
+    for content, message in foreign:
+        torch.save(content, last)
+        line = failure(train(data, copied, "--epochs", 3))
+        assert str(last) in line
+        assert message in line
+        assert len((copied / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_checkpoint_without_its_record_is_not_trusted(copied, data, train):
+    (copied / "run.json").unlink()
+    assert "last.pt lacks the run.json" in failure(train(data, copied, "--epochs", 2))
+
+
+def test_a_second_process_stops_with_one_line(data, tmp_path, train):
+    outdir = tmp_path / "segmentation"
+    with sole_writer(outdir):
+        assert "another process is writing to" in failure(train(data, outdir))
+
+
+def test_it_stops_early_and_says_so(data, tmp_path, train, monkeypatch):
+    monkeypatch.setattr(segmentation_train, "scores", lambda matrix: original(matrix) | {"f1": 0.25})
+    from aras.confusion import scores as original
+
+    outdir = tmp_path / "segmentation"
+    result = train(data, outdir, "--epochs", 9, "--patience", 2)
+    assert result.exit_code == 0
+    found = json.loads((outdir / "test_metrics.json").read_text())
+    assert (found["epochs"], found["best_epoch"], found["stopped_early"]) == (3, 1, True)
+    assert "Finished already" in train(data, outdir, "--epochs", 20, "--patience", 2).output
+
+
+# ------------------------------------------------------------------------------------------------------ bad inputs
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, train):
+    line = failure(train(data, tmp_path / "run", "--lr", 1e30))
+    assert re.search(r"the loss is \w+ in epoch \d; start again with a lower --lr", line)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unknown_colour_in_a_mask_is_one_line_from_any_process(tmp_path, train, workers):
+    data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
+    bad = data / "train" / "masks" / "N41E031_000_002.png"
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(bad)
+    line = failure(train(data, tmp_path / "run", "--workers", workers))
+    assert f"{bad} has the colour (1, 2, 3)" in line
+
+
+def test_a_missing_mask_stops_before_training(tmp_path, train):
+    data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
+    bad = data / "test" / "masks" / "N41E031_000_001.png"
+    bad.unlink()
+    assert f"{bad} is missing" in failure(train(data, tmp_path / "run"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_sides_that_are_no_multiple_of_32_are_named(tmp_path, train):
+    data = make_dataset(tmp_path / "ARAS400k", size=(48, 64), train=4, val=2, test=2)
+    line = failure(train(data, tmp_path / "run"))
+    assert "images/N41E031_000_000.png is 64x48 pixels; both sides must be multiples of 32" in line
+
+
+def test_oblong_images_train(tmp_path, train):
+    """They are not turned: a quarter turn would leave two shapes in a batch."""
+    data = make_dataset(tmp_path / "ARAS400k", size=(32, 64), train=8, val=2, test=2)
+    assert train(data, tmp_path / "run", "--epochs", 1).exit_code == 0
+
+
+def test_images_of_two_sizes_are_named(tmp_path, train):
+    data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
+    make_dataset(data, size=(64, 64), val=1)
+    line = failure(train(data, tmp_path / "run", "--epochs", 1))
+    assert "val/images/N41E031_000_000.png is 64x64 pixels where the others are 32x32" in line
+
+
+def test_a_missing_dataset_is_named(tmp_path, train):
+    line = failure(train(tmp_path / "nowhere", tmp_path / "run"))
+    assert "nowhere/train/images is not a folder; check --data" in line
+
+
+def test_without_the_hub_the_error_names_both_ways_out_before_any_data_is_read(tmp_path, run, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment at its import, earlier than here
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    line = failure(run(main, "--data", tmp_path / "nowhere", "--outdir", tmp_path / "run", "--encoder", "resnet18"))
+    assert "--encoder-weights none" in line
+    assert "--encoder-weights FILE" in line
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_encoder_weights_from_a_file(data, tmp_path, train):
+    from safetensors.torch import save_file
+
+    from aras.segmenter import build_model
+
+    encoder = build_model("FPN", ENCODER, "none").encoder
+    path = tmp_path / "encoder.safetensors"
+    save_file(dict(encoder.state_dict()), path)
+    loaded = build_model("FPN", ENCODER, str(path)).encoder
+    assert same(dict(loaded.state_dict()), dict(encoder.state_dict()))
+
+    save_file({"conv.weight": encoder.state_dict()["model.conv_stem.weight"]}, path)
+    line = failure(train(data, tmp_path / "run", "--encoder-weights", path))
+    assert f"{path} does not hold the weights of the encoder {ENCODER}" in line
+    assert "1 unknown (such as conv.weight)" in line
+    path.write_bytes(b"\x00" * 100)
+    assert f"{path} is torn" in failure(train(data, tmp_path / "run", "--encoder-weights", path))
+    assert "gone.pt is missing" in failure(train(data, tmp_path / "run", "--encoder-weights", tmp_path / "gone.pt"))
+
+
+@pytest.mark.parametrize("arch, encoder", [("FPN", "resnet19"), ("FPN", "tu-nothing"), ("UnetPlusPlus", "mit_b0")])
+def test_an_encoder_that_does_not_exist_or_suit_is_one_line(data, tmp_path, run, arch, encoder):
+    options = ("--arch", arch, "--encoder", encoder, "--encoder-weights", "none")
+    line = failure(run(main, "--data", data, "--outdir", tmp_path / "run", *options))
+    assert f"--arch {arch} cannot be built with --encoder {encoder}" in line
+
+
+def test_the_architectures_are_the_librarys():
+    import segmentation_models_pytorch as smp
+
+    from aras.segmenter import ARCHITECTURES
+
+    assert {name.lower() for name in ARCHITECTURES} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_one_line(data, tmp_path, run, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = failure(run(main, "--data", data, "--outdir", tmp_path / "run", "--device", "cuda"))
+    assert "--device cuda: PyTorch finds no CUDA GPU" in line
+
+
+# -------------------------------------------------------------------------------------------------- sets, W&B, speed
+
+
+def test_synthetic_and_generated_images_join_the_real_ones(tmp_path, train):
+    data = make_dataset(tmp_path / "ARAS400k", rgb=True, train=4, val=2, test=2, synth=3)
+    shutil.copytree(data / "train" / "images", data / "train" / "generated")
+    (data / "train" / "generated" / "N41E031_000_003.png").unlink()
+    sets = ("--train", "train", "--train", "synth", "--train", "generated")
+    result = train(data, tmp_path / "run", *sets, "--epochs", 1)
+    assert result.exit_code == 0
+    assert "4 train + 3 synth + 3 generated to train on, 2 val, 2 test" in result.output
+    result = train(data, tmp_path / "less", *sets, "--epochs", 1, "--limit", 2)
+    assert "2 train + 2 synth + 2 generated to train on, 2 val, 2 test" in result.output
+
+
+def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, train, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outdir = tmp_path / "segmentation"
+    result = train(data, outdir, "--epochs", 1, "--wandb", "aras-test")
+    assert result.exit_code == 0
+    (log,) = outdir.glob("wandb/offline-run-*/run-*.wandb")
+    content = log.read_bytes()
+    for word in (b"aras-test", b"train_loss", b"val_loss", b"precision", b"recall", b"Built-up", b"efficientnet"):
+        assert word in content
+    line = json.loads((outdir / "metrics.jsonl").read_text())
+    assert str(line["train_loss"]).encode() in content
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+    """A server that answers, and accepts no key."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        """Keep quiet."""
+
+
+def test_wandb_goes_offline_when_the_service_is_away_or_refuses_the_key(tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        for name, port in (("away", 9), ("refuses", server.server_port)):
+            monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+            (tmp_path / name).mkdir()
+            with wandb_log("aras-test", tmp_path / name, {}, name) as log:
+                log({"train_loss": 0.5})
+            (file,) = (tmp_path / name).glob("wandb/offline-run-*/run-*.wandb")
+            assert b"train_loss" in file.read_bytes()
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(data, tmp_path):
+    def command(outdir):
+        options = ("--data", data, "--outdir", outdir, "--device", "cpu", *TINY, "--epochs", 6)
+        return [sys.executable, str(ROOT / "segmentation_train.py"), *map(str, options)]
+
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    subprocess.run(command(unbroken), check=True, capture_output=True)
+    metrics, kills = broken / "metrics.jsonl", 0
+    for wait in (0.0, 0.15, 0.3, 60):
+        size = metrics.stat().st_size if metrics.exists() else 0
+        process = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while process.poll() is None and (metrics.stat().st_size if metrics.exists() else 0) == size:
+            time.sleep(0.005)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, errors = process.communicate()
+        assert b"Traceback" not in errors
+    assert process.returncode == 0
+    assert kills
+    assert_same_run(broken, unbroken)
+
+
+@pytest.mark.slow
+def test_it_learns_a_world_that_can_be_learned(tmp_path, run):
+    """Four epochs of 160 images reach 0.9; guessing scores 0.14 and one epoch about half."""
+    data = make_dataset(tmp_path / "ARAS400k", size=(64, 64), train=160, val=24, test=24)
+    options = ("--encoder", "tu-tf_efficientnet_lite0", "--encoder-weights", "none", "--batch-size", 8)
+    result = run(main, "--data", data, "--outdir", tmp_path / "run", *options, "--epochs", 5, "--device", "cpu")
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "run" / "test_metrics.json").read_text())["f1"] > 0.85
