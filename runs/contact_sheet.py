@@ -82,8 +82,8 @@ def score_line(metrics: dict[str, Any]) -> str:
     """Return the overall scores in words from the content of test_metrics.json."""
     present = NUM_CLASSES - len(metrics["absent"])
     return (
-        f"all held-out pixels: accuracy {metrics['accuracy']:.2f}, "
-        f"macro F1 {metrics['f1']:.2f} over the {present} classes present"
+        f"All held-out pixels: accuracy {metrics['accuracy']:.2f}, macro F1 {metrics['f1']:.2f} over the {present} "
+        "classes present. Patches chosen by their masks alone, for a mix of classes."
     )
 
 

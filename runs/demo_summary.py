@@ -18,8 +18,13 @@ from aras.files import read_json, write_json
 from aras.legend import CLASS_NAMES
 from aras.splits import SPLITS
 
-LEAST_F1 = 0.40
-"""Macro F1 over the classes present in the held-out patches, under which the demo fails."""
+LEAST_F1 = 0.45
+"""Macro F1 over the classes present in the held-out patches, under which the demo fails.
+
+Measured on the sample region: 0.58 to 0.63 in 11 trainings (6 seeds; 10 to 25 epochs), 0.57 without ImageNet weights,
+0.12 untrained, 0.09 for the commonest class everywhere; 0.91 on the fake world. So 0.45 is far from what a learner
+falls to and from what a non-learner reaches.
+"""
 
 
 def seconds_of_steps(path: Path) -> dict[str, int]:
@@ -100,7 +105,7 @@ def main(demo: Path) -> None:
     if scores["f1"] < LEAST_F1:
         raise UserError(
             f"the segmenter did not learn: macro F1 {scores['f1']:.3f} on the held-out patches is under {LEAST_F1} "
-            f"({demo / 'summary.json'}); delete {demo / 'segmentation'} and run runs/demo.sh again"
+            f"({demo / 'summary.json'}); delete {demo} and run runs/demo.sh again"
         )
 
 
