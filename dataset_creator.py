@@ -8,21 +8,24 @@ https://arxiv.org/abs/2603.09625. Where we differ from the published script: doc
 """
 
 import csv
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aras.command import Command, dry_run_option, limit_option, seed_option, workers_option
-from aras.cutting import PROGRESS, Cutting, Unit, cut_unit, units_of
+from aras.command import Command, dry_run_option, seed_option, workers_option
+from aras.cutting import Cutting, Unit, cut_unit, units_of
 from aras.errors import UserError
 from aras.files import remove_parts, sole_writer, whole_file
 from aras.patches import REFLECTANCE_MAX
+from aras.progress import PROGRESS, check_own, drop_unit, record_of, split_folders, stale_units
 from aras.rasters import Raster, raster_of
 from aras.runs import begin_run
 from aras.sources import image_paths, map_paths, maps_under
 from aras.tables import Tally, write_tables
-from aras.tiles import check_bbox
+from aras.tiles import IMAGE_DEGREES, check_bbox
 
 PUBLISHED = {"stretch": "patch-max", "split": "random", "fractions": (0.8, 0.1, 0.1)}
 PACKAGES = ("numpy", "rasterio", "opencv-python-headless", "pillow", "joblib")
@@ -38,11 +41,23 @@ def units_to_cut(
     failed = []
     for tile, path in sorted(images.items()):
         try:
-            image = raster_of(path, tile, bands=3, dtype="uint16")
-            units += units_of(image, tuple(maps_under(image, maps, headers, published)), cutting)
+            image = raster_of(path, tile, bands=3, dtype="uint16", degrees=IMAGE_DEGREES)
+            under = tuple(maps_under(image, maps, headers, published))
+            check_one_grid(image, units)
+            units += units_of(image, under, cutting)
         except UserError as error:
             failed.append((tile, str(error)))
     return units, failed
+
+
+def check_one_grid(image: Raster, units: list[Unit]) -> None:
+    """Raise `UserError` unless `image` is in degrees, with pixels as large as those of the tiles before it."""
+    if not image.per_degree:
+        raise UserError(f"{image.path} is in {image.crs}; warp it to EPSG:4326 first")
+    if units and units[0].image.per_degree != image.per_degree:
+        raise UserError(
+            f"{image.path} and {units[0].image.path} have pixels of different size; put them in two datasets"
+        )
 
 
 def limited(units: list[Unit], limit: int | None) -> list[Unit]:
@@ -67,7 +82,9 @@ def cut_all(units: list[Unit], cutting: Cutting, workers: int) -> list[tuple[str
     from tqdm import tqdm
 
     failed = []
-    done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(cut_named)(u, cutting) for u in units)
+    done = Parallel(n_jobs=workers, return_as="generator_unordered")(
+        delayed(cut_named)(u, cutting, os.getpid()) for u in units
+    )
     try:
         with tqdm(total=sum(u.size for u in units), unit="patch", desc="patches", smoothing=0.05) as bar:
             for unit, reason in done:
@@ -81,9 +98,9 @@ def cut_all(units: list[Unit], cutting: Cutting, workers: int) -> list[tuple[str
     return sorted(failed)
 
 
-def cut_named(unit: Unit, cutting: Cutting) -> tuple[Unit, str | None]:
+def cut_named(unit: Unit, cutting: Cutting, parent: int) -> tuple[Unit, str | None]:
     """Return `unit` and what `cut_unit` says of it, as results come back in any order."""
-    return unit, cut_unit(unit, cutting)
+    return unit, cut_unit(unit, cutting, parent)
 
 
 def write_failures(path: Path, failed: list[tuple[str, str]]) -> None:
@@ -106,8 +123,10 @@ def check_published(context: click.Context, options: dict[str, Any]) -> None:
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise an error for fractions that do not add up or a box that is none."""
-    if abs(sum(options["fractions"]) - 1) > 1e-6 or min(options["fractions"]) < 0:
+    if not (abs(sum(options["fractions"]) - 1) < 1e-6 and min(options["fractions"]) >= 0):
         raise click.UsageError(f"--fractions must be three shares that add up to 1, not {options['fractions']}")
+    if not math.isfinite(options["max_water"]):
+        raise click.UsageError("--max-water must be a number from 0 to 1")
     if options["bbox"]:
         check_bbox(options["bbox"])
 
@@ -175,7 +194,7 @@ def report(tally: Tally, output: Path) -> None:
 @click.option("--as-published", is_flag=True, help="The published pixels and selection, with their defects.")
 @workers_option()
 @seed_option
-@limit_option
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Look at the first N patch positions only.")
 @dry_run_option
 @click.pass_context
 def main(context: click.Context, output: Path, workers: int, dry_run: bool, limit: int | None, **options: Any) -> None:
@@ -192,7 +211,7 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     Example  python dataset_creator.py
              python dataset_creator.py --s2 my_tiles --output mine --patch-size 512 --dry-run
 
-    --limit N looks at the first N patch positions, rounded up to whole rows. --as-published gives the published
+    --limit rounds up to whole rows of a tile. --as-published gives the published
     pixels (each patch stretched by its maximum) and tiles (only those whose map is found one degree around), split
     at random; the split itself is ours, as theirs is not known.
 
@@ -207,7 +226,8 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     )
     units, failed = units_to_cut(s2, worldcover, int(year), cutting, published)
     units = limited(units, limit)
-    todo = [unit for unit in units if not (output / PROGRESS / f"{unit.name}.csv").exists()]
+    stale = stale_units({unit.name: unit.key for unit in units}, output)
+    todo = [unit for unit in units if (path := record_of(unit.name, output)) in stale or not path.exists()]
     click.echo(
         f"Reads {s2} and {worldcover}: {len({u.image.tile for u in units})} tiles, {sum(u.size for u in units)} patch "
         f"positions, {sum(u.size for u in units if not u.maps)} of them without a map. "
@@ -217,20 +237,28 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
         for tile, reason in failed:
             click.echo(f"cannot be used: {tile}: {reason}")
         return
+    if not units and not failed:
+        raise UserError("the image tiles hold no whole patch to cut; check --bbox, --patch-size and --s2")
+    check_own(output)
     with sole_writer(output):
         begin_run(output / "run.json", {**options, "limit": limit, "output": output}, PACKAGES)
-        remove_parts(output)
+        for path in stale:
+            drop_unit(path, output)
+        for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
+            remove_parts(folder)
         if todo:
             failed += cut_all(todo, cutting, workers)
         else:
             click.echo("All patches are there already.")
-        tally = write_tables(output, output / PROGRESS, cutting.patch_size)
+        tally = write_tables(output, output / PROGRESS, cutting.patch_size, cutting.fractions)
         write_failures(output / "failures.csv", failed)
     report(tally, output)
     if failed:
         raise UserError(f"{len(failed)} parts of tiles failed, see {output}/failures.csv; the first: {failed[0][1]}")
     if not tally.kept:
-        raise UserError(f"no patch was kept, see {output}/skipped.csv; check --s2, --worldcover and --max-water")
+        raise UserError(
+            f"no patch was kept, see {output}/skipped.csv; check --s2, --worldcover, --bbox and --max-water"
+        )
 
 
 if __name__ == "__main__":

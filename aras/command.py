@@ -76,12 +76,17 @@ wandb_option: Decorator = click.option(
 )
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def workers_option(default: int | None = None) -> Decorator:
     """Return `--workers`, by default one per core."""
     return click.option(
         "--workers",
         type=click.IntRange(0 if default is not None else 1),
-        default=default if default is not None else os.cpu_count(),
+        default=default if default is not None else cores(),
         show_default=str(default) if default is not None else "one per core",
         help="Parallel processes.",
     )

@@ -4,8 +4,12 @@ A unit depends on nothing but its own description, so units may run in any order
 that was interrupted is simply done again.
 """
 
+import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from aras.errors import UserError
-from aras.files import write_text
 from aras.legend import labels_from_codes
 from aras.patches import (
     PERCENTILES,
@@ -24,13 +27,13 @@ from aras.patches import (
     remove_patch,
     write_patch,
 )
-from aras.rasters import GDAL_OPTIONS, Raster, corner_of, read_codes, read_window
+from aras.progress import record_of
+from aras.rasters import GDAL_OPTIONS, TOLERANCE, Raster, corner_of, read_codes, read_window
 from aras.splits import OUTCOMES, SPLITS, SplitPlan, split_grid
-from aras.tables import patch_record
+from aras.tables import patch_record, write_unit
 from aras.tiles import Bbox, patch_name
 
 ROWS_AT_ONCE = 1024  # pixels: the block height of the published COGs; a worker decodes each block once
-PROGRESS = ".progress"  # folder of the records of finished units, one CSV each
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class Unit:
         """Number of patch positions."""
         return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
 
+    @property
+    def key(self) -> str:
+        """What its patches are made from; another key means that they are to be made again."""
+        sources = [raster.stamp for raster in (self.image, *self.maps)]
+        return hashlib.sha256(repr((self.rows, self.cols, sources)).encode()).hexdigest()[:16]
+
 
 def units_of(image: Raster, maps: tuple[Raster, ...], cutting: Cutting) -> Iterator[Unit]:
     """Yield the work units of a tile: runs of patch rows that start in the same row of stored blocks."""
@@ -129,52 +138,70 @@ def whole_patches(offset: int, length: int, size: int, cell: int) -> range:
 
 
 def within(patches: range, low: float, high: float, size: int) -> range:
-    """Return those of `patches` that share pixels with the open interval from `low` to `high`."""
-    return range(max(patches.start, int(low // size)), min(patches.stop, int(-(-high // size))))
+    """Return those of `patches` that share pixels with the open interval from `low` to `high`, but for rounding."""
+    first, last = int((low + TOLERANCE) // size), int(-(-(high - TOLERANCE) // size))
+    return range(max(patches.start, first), min(patches.stop, last))
 
 
-def cut_unit(unit: Unit, cutting: Cutting) -> str | None:
+def cut_unit(unit: Unit, cutting: Cutting, parent: int | None = None) -> str | None:
     """Write the patches of `unit`, then its record; return what went wrong with its files, or None.
 
     The record comes last: a unit without one is done again from its start, with the same bytes. A unit that fails takes
     its patches back, so that the folders never hold a patch that the tables do not tell of.
+
+    Args:
+        unit: what to cut.
+        cutting: how to cut it.
+        parent: the process that gave the work; without it a worker ends, so that none writes on without the lock.
     """
-    reason = cut_rows(unit, cutting)
+    reason = cut_rows(unit, cutting, parent)
     if reason:
         for row, col in product(range(*unit.rows), range(*unit.cols)):
             remove_patch(cutting.output, patch_name(unit.image.tile, row, col))
     return reason
 
 
-def cut_rows(unit: Unit, cutting: Cutting) -> str | None:
+def cut_rows(unit: Unit, cutting: Cutting, parent: int | None) -> str | None:
     """Write the patches of all rows of `unit` and its record; return what went wrong with its files, or None."""
     import rasterio
 
+    lines: list[str] = []
     try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(unit.image.path) as image:
-            maps = [(land_map, rasterio.open(land_map.path)) for land_map in unit.maps]
-            try:
-                table = stretch_table(image, cutting)
-                lines = [line for row in range(*unit.rows) for line in cut_row(unit, row, image, maps, table, cutting)]
-            finally:
-                for _, file in maps:
-                    file.close()
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(unit.image.path) as image, ExitStack() as opened:
+            maps = [(land_map, opened.enter_context(rasterio.open(land_map.path))) for land_map in unit.maps]
+            table = stretch_table(unit.image.path, unit.image.stamp, cutting.stretch, cutting.reflectance_max)
+            for row in range(*unit.rows):
+                end_if_orphaned(parent)
+                lines += cut_row(unit, row, image, maps, table, cutting)
     except UserError as error:
         return str(error)
     except rasterio.errors.RasterioIOError as error:
         return f"{unit.image.path} or a map under it cannot be opened ({error}); download them again"
-    write_text(cutting.output / PROGRESS / f"{unit.name}.csv", "".join(lines))
+    write_unit(record_of(unit.name, cutting.output), unit.key, lines)
     return None
 
 
-def stretch_table(image: Any, cutting: Cutting) -> np.ndarray | None:
-    """Return the table (65536,) uint8 from reflectance to grey level; None when each patch has its own."""
-    if cutting.stretch == "patch-max":
+def end_if_orphaned(parent: int | None) -> None:
+    """End this worker at once if the process that gave it work is gone."""
+    if parent is not None and parent not in (os.getpid(), os.getppid()):
+        os._exit(1)
+
+
+@lru_cache(maxsize=4)
+def stretch_table(path: str, stamp: str, stretch: str, reflectance_max: int) -> np.ndarray | None:
+    """Return the table (65536,) uint8 from reflectance to grey level; None when each patch has its own.
+
+    A tile's percentiles are those of about 750 x 750 of its pixels, the coarsest overview of the published tiles.
+    """
+    import rasterio
+
+    if stretch == "patch-max":
         return None
-    if cutting.stretch == "reflectance":
-        return linear_table(0, cutting.reflectance_max)
-    step = max(1, max(image.width, image.height) // 750)  # the coarsest overview of the published tiles
-    seen = image.read([1, 2, 3], out_shape=(3, -(-image.height // step), -(-image.width // step)))
+    if stretch == "reflectance":
+        return linear_table(0, reflectance_max)
+    with rasterio.open(path) as image:
+        step = max(1, max(image.width, image.height) // 750)
+        seen = image.read([1, 2, 3], out_shape=(3, -(-image.height // step), -(-image.width // step)))
     seen = seen[:, (seen > 0).any(axis=0)]
     low, high = np.percentile(seen, PERCENTILES) if seen.size else (0, 1)
     return linear_table(float(low), float(high))

@@ -67,21 +67,21 @@ def read_json(path: Path) -> Any:
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder` and below."""
-    for part in folder.rglob("*" + PART):
+    """Delete what a killed process left half-written in `folder` itself; what lies below is another stage's."""
+    for part in folder.glob("*" + PART):
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def sole_writer(target: Path) -> Iterator[None]:
-    """Hold the lock of the folder `target`, or of the file `target` when its name has a suffix, while the body runs.
+def sole_writer(target: Path, is_file: bool = False) -> Iterator[None]:
+    """Hold the lock of the folder `target`, or of the file `target` if it `is_file`, while the body runs.
 
     The kernel drops the lock when the process ends, however it ends, so a killed run never blocks the next.
 
     Raises:
         UserError: another process holds it.
     """
-    lock = target.with_name(f".{target.name}{LOCK}") if target.suffix and not target.is_dir() else target / LOCK
+    lock = target.with_name(f".{target.name}{LOCK}") if is_file else target / LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         try:

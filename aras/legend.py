@@ -129,6 +129,8 @@ def _labels_of_palette_image(image: Image.Image, path: Path) -> np.ndarray:
     palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     if len(palette) >= NUM_CLASSES and (palette[:NUM_CLASSES] == COLORS).all() and index.max() < NUM_CLASSES:
         return index
+    if index.max() >= len(palette):
+        raise UserError(f"{path} has the index {index.max()}, which its palette lacks; make the mask again")
     return labels_from_colors(palette[index], str(path))
 
 

@@ -11,7 +11,7 @@ from aras.legend import NO_DATA, NUM_CLASSES, WATER, mask_image
 from aras.splits import SPLITS
 
 REFLECTANCE_MAX = 3000
-"""Reflectance x 10^4 that becomes 255. Measured; see docs/decisions/0003-stretch.md."""
+"""Reflectance x 10^4 that becomes 255; why this much: docs/decisions/0003-stretch.md."""
 
 PERCENTILES = (2.0, 98.0)
 

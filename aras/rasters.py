@@ -4,6 +4,7 @@ A tile's pixels are counted from longitude -180 and latitude 90, so that image a
 numbers and no coordinate is ever rounded twice. Paths may be files or http(s) URLs (read through GDAL's /vsicurl).
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 
 from aras.errors import UserError
 from aras.tiles import tile_corner, tile_name
+
+QUALITY = "InputQuality"
+"""In the names of layers that lie beside Terrascope's maps."""
 
 TOLERANCE = 0.01
 """How far off the whole-pixel grid, in pixels, a tile may lie through rounding in its header."""
@@ -40,6 +44,7 @@ class Raster:
         width: columns.
         height: rows.
         block_height: rows of one stored block.
+        stamp: changes when the file does.
     """
 
     path: str
@@ -51,6 +56,7 @@ class Raster:
     width: int
     height: int
     block_height: int
+    stamp: str
 
     @property
     def tile_left(self) -> int:
@@ -70,11 +76,12 @@ def corner_of(tile: str) -> tuple[int, int]:
     return corner
 
 
-def raster_of(path: str, tile: str, bands: int, dtype: str) -> Raster:
-    """Return the header of the tile at `path`.
+def raster_of(path: str, tile: str, bands: int, dtype: str, degrees: int) -> Raster:
+    """Return the header of the tile at `path`, whose name says that it lies in the cell `tile`, `degrees` wide.
 
     Raises:
-        UserError: not a readable GeoTIFF, too few bands, another type of number, rotated, or off the pixel grid.
+        UserError: not a readable GeoTIFF, too few bands, another type of number, rotated, off the pixel grid, or
+            elsewhere than its name says.
     """
     import rasterio
 
@@ -98,7 +105,26 @@ def raster_of(path: str, tile: str, bands: int, dtype: str) -> Raster:
         or max(abs(left - round(left)), abs(top - round(top))) > TOLERANCE
     ):
         raise UserError(f"{path} does not lie on a grid of whole pixels per degree; warp it to one first")
-    return Raster(path, tile, crs, per_degree, round(left), round(top), *size, block_height)
+    raster = Raster(path, tile, crs, per_degree, round(left), round(top), *size, block_height, stamp_of(path))
+    if geographic and not in_its_cell(raster, degrees):
+        raise UserError(f"{path} does not lie where its name says; rename it, or download it again")
+    return raster
+
+
+def stamp_of(path: str) -> str:
+    """Return what changes when the file at `path` does: its name, size and time; of a URL only itself."""
+    if is_url(path):
+        return path
+    told = Path(path).stat()
+    return f"{Path(path).name} {told.st_size} {told.st_mtime_ns}"
+
+
+def in_its_cell(raster: Raster, degrees: int) -> bool:
+    """Return whether a tile shares area with the cell, `degrees` wide, that its name tells."""
+    width = degrees * raster.per_degree
+    top = raster.tile_top - (degrees - 1) * raster.per_degree  # tile_top is that of the cell's southernmost degree
+    across = raster.tile_left < raster.left + raster.width and raster.left < raster.tile_left + width
+    return across and top < raster.top + raster.height and raster.top < top + width
 
 
 def check_nesting(image: Raster, land_map: Raster) -> None:
@@ -185,23 +211,28 @@ def one_line(error: Exception) -> str:
 
 
 def tile_files(folder: Path, ending: str) -> dict[str, str]:
-    """Return {tile: path} of the GeoTIFFs below `folder` whose names tell a tile.
+    """Return {tile: path} of the GeoTIFFs below `folder`, links followed, whose names tell a tile.
 
-    Where some names end as the archive's do (`ending`), only those count, so that quality layers may lie beside them.
+    Of several files of one tile the one whose name ends as the archive's do (`ending`) counts; the archive's quality
+    layers never do.
 
     Raises:
         UserError: no such folder, none in it, or two files of one tile.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; run dataset_downloader.py first, or name another one")
-    paths = [path for path in sorted(folder.rglob("*.tif")) if tile_corner(path.stem)]
-    paths = [path for path in paths if path.stem.endswith(ending)] or paths
-    found: dict[str, str] = {}
-    for path in paths:
-        tile = tile_name(*corner_of(path.stem))
-        if tile in found:
-            raise UserError(f"{found[tile]} and {path} are the same tile; delete one of them")
-        found[tile] = str(path)
-    if not found:
+    named: dict[str, list[Path]] = {}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for path in (Path(parent, name) for name in sorted(names)):
+            if path.suffix.lower() in (".tif", ".tiff") and tile_corner(path.stem) and QUALITY not in path.stem:
+                named.setdefault(tile_name(*corner_of(path.stem)), []).append(path)
+    if not named:
         raise UserError(f"{folder} has no GeoTIFF with a tile in its name; run dataset_downloader.py first")
+    found = {}
+    for tile, paths in sorted(named.items()):
+        best = [path for path in paths if path.stem.endswith(ending)] or paths
+        if len(best) > 1:
+            raise UserError(f"{best[0]} and {best[1]} are the same tile; delete one of them")
+        found[tile] = str(best[0])
     return found

@@ -86,6 +86,6 @@ def maps_under(
 def header_or_error(path: str, tile: str) -> Raster | UserError:
     """Return the header of a map tile, or what is wrong with it, so that each file is opened once."""
     try:
-        return raster_of(path, tile, bands=1, dtype="uint8")
+        return raster_of(path, tile, bands=1, dtype="uint8", degrees=MAP_DEGREES)
     except UserError as error:
         return error

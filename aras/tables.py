@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aras.files import whole_file
+from aras.files import whole_file, write_text
 from aras.legend import CLASS_NAMES, class_percentages
 from aras.rasters import corner_of
 from aras.splits import SPLITS, smallest_gap
@@ -63,13 +63,30 @@ def patch_record(tile: str, row: int, col: int, per_degree: int, outcome: str, c
     return f"{tile},{row},{col},{per_degree},{outcome},{told}\n"
 
 
+def write_unit(path: Path, key: str, lines: list[str]) -> None:
+    """Write the records of a finished unit, made from what `key` stands for."""
+    write_text(path, f"{key}\n" + "".join(lines))
+
+
+def unit_key(path: Path) -> str:
+    """Return the key of the unit whose records are at `path`."""
+    with path.open() as file:
+        return file.readline().rstrip("\n")
+
+
+def unit_records(path: Path) -> Iterator[PatchRecord]:
+    """Yield the records of one unit."""
+    with path.open(newline="") as file:
+        next(file)
+        for tile, row, col, per_degree, outcome, counts in csv.reader(file):
+            pixels = np.array(counts.split(), dtype=np.int64) if counts else np.zeros(len(CLASS_NAMES), np.int64)
+            yield PatchRecord(tile, int(row), int(col), int(per_degree), outcome, pixels)
+
+
 def records(folder: Path) -> Iterator[PatchRecord]:
     """Yield the records of all units below `folder`, in the order of tile, row and column."""
     for path in sorted(folder.glob("*.csv"), key=unit_order):
-        with path.open(newline="") as file:
-            for tile, row, col, per_degree, outcome, counts in csv.reader(file):
-                pixels = np.array(counts.split(), dtype=np.int64) if counts else np.zeros(len(CLASS_NAMES), np.int64)
-                yield PatchRecord(tile, int(row), int(col), int(per_degree), outcome, pixels)
+        yield from unit_records(path)
 
 
 def unit_order(path: Path) -> tuple[str, int]:
@@ -88,8 +105,10 @@ class Tally:
         pixels: by split, pixels of each class (7,).
         gaps: smallest distance in pixels between two splits, by "train-val" and so on.
         pixel_meters: height of a pixel.
+        fractions: the shares that the splits were to have.
     """
 
+    fractions: tuple[float, float, float]
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     pixels: dict[str, np.ndarray] = field(default_factory=lambda: {s: np.zeros(len(CLASS_NAMES), int) for s in SPLITS})
@@ -105,15 +124,15 @@ class Tally:
         if self.dropped:
             yield "dropped: " + ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.dropped.items()))
         for pair, gap in self.gaps.items():
-            yield f"smallest distance {pair}: {gap:,} pixels (about {gap * self.pixel_meters:,.0f} m)"
-        for split in SPLITS:
-            if self.kept and not self.kept[split]:
+            yield f"smallest distance {pair}: {gap:,} pixels (about {gap * self.pixel_meters:,.0f} m north to south)"
+        for split, share in zip(SPLITS, self.fractions, strict=True):
+            if self.kept and share and not self.kept[split]:
                 yield f"WARNING: {split} is empty; try another --seed or a smaller --block-size"
 
 
-def write_tables(output: Path, progress: Path, patch_size: int) -> Tally:
+def write_tables(output: Path, progress: Path, patch_size: int, fractions: tuple[float, float, float]) -> Tally:
     """Write all tables of the dataset at `output` from the records in `progress`; return what they add up to."""
-    tally = Tally()
+    tally = Tally(fractions)
     corners: dict[str, list[tuple[int, int]]] = {split: [] for split in SPLITS}
     with ExitStack() as stack:
 
@@ -158,7 +177,13 @@ def write_footprints(path: Path, progress: Path, patch_size: int) -> None:
             ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
             feature = {
                 "type": "Feature",
-                "properties": {"name": record.name, "split": record.outcome},
+                "properties": {
+                    "name": record.name,
+                    "split": record.outcome,
+                    "tile": record.tile,
+                    "row": record.row,
+                    "col": record.col,
+                },
                 "geometry": {"type": "Polygon", "coordinates": [ring]},
             }
             file.write(f"{comma}\n{json.dumps(feature)}")

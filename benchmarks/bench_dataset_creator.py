@@ -137,8 +137,8 @@ def main(rows: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{rows} x {SIDE} x 4 uint16, pixels from {make_tile(folder, rows)}; {workers} workers")
-        image = raster_of(str(image_path(folder, "N41E031")), "N41E031", 3, "uint16")
-        land_map = raster_of(str(map_path(folder, "N39E030")), "N39E030", 1, "uint8")
+        image = raster_of(str(image_path(folder, "N41E031")), "N41E031", 3, "uint16", 1)
+        land_map = raster_of(str(map_path(folder, "N39E030")), "N39E030", 1, "uint8", 3)
         cutting = Cutting(
             folder / "ours", PATCH, "reflectance", REFLECTANCE_MAX, 0.9, "random", (0.8, 0.1, 0.1), 0, 8, 1, None
         )

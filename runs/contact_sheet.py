@@ -196,7 +196,7 @@ def main(data: Path, split: str, predictions: Path, metrics: Path, region: Path,
     titles = titles_of(split, metrics, region)
     chosen = choose(class_shares(pairs), count)
     columns, rights = zip(*(read_column(pairs, index, predictions) for index in chosen), strict=True)
-    with sole_writer(output), whole_file(output) as part:
+    with sole_writer(output, is_file=True), whole_file(output) as part:
         draw(list(columns), [str(pairs.names[i]) for i in chosen], list(rights), titles).savefig(part, format="png")
     click.echo(f"{output}: {len(chosen)} patches of {data / split}")
 

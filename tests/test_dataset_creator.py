@@ -37,10 +37,10 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def content(folder, ignore=("run.json",)):
-    """Every file below a folder by relative name, without the run's own story."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ignore)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+def content(folder):
+    """Every file below a folder by relative name, without the run's own story and the stamps of its input."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "run.json")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.parent.name != ".progress"}
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,67 @@ def test_adding_a_tile_moves_no_patch(run, world, dataset, tmp_path):
     assert content(tmp_path / "out") == content(dataset)
 
 
+def test_a_changed_tile_or_a_new_map_is_cut_again(run, world, dataset, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(world, part)
+    map_path(part, "N42E030").rename(tmp_path / "away.tif")
+    assert create(run, part, tmp_path / "out").exit_code == 0
+    assert {row["tile"] for row in rows_of(tmp_path / "out" / "patches.csv")} == {"N41E031"}
+    (tmp_path / "away.tif").rename(map_path(part, "N42E030"))
+    result = create(run, part, tmp_path / "out")
+    assert result.exit_code == 0
+    assert "144 positions to do" in result.output
+    assert content(tmp_path / "out") == content(dataset)
+    with rasterio.open(image_path(part, "N42E031")) as image:
+        pixels = image.read()
+    write_tile(image_path(part, "N42E031"), pixels // 2 + 1, 43, 31, PER_DEGREE, blockxsize=128, blockysize=128)
+    assert create(run, part, tmp_path / "out").exit_code == 0
+    assert create(run, part, tmp_path / "new").exit_code == 0
+    assert content(tmp_path / "out") == content(tmp_path / "new") != content(dataset)
+
+
+def test_lost_and_emptied_files_are_made_again(run, world, dataset, tmp_path):
+    create(run, world, tmp_path / "out")
+    images = sorted((tmp_path / "out" / "train" / "images").iterdir())
+    images[0].unlink()
+    images[-1].write_bytes(b"")  # as a power cut may leave it
+    (tmp_path / "out" / ".progress" / "N41E031_000.csv").write_text("no record of ours\n")
+    assert create(run, world, tmp_path / "out").exit_code == 0
+    assert content(tmp_path / "out") == content(dataset)
+
+
+def test_a_dataset_of_another_origin_is_left_alone(run, world, tmp_path):
+    images = tmp_path / "out" / "train" / "images"
+    images.mkdir(parents=True)
+    (images / "N41E031_000_002.png").write_bytes(b"published")
+    result = create(run, world, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no run.json tells of" in result.output
+    assert [p.read_bytes() for p in images.iterdir()] == [b"published"]
+
+
+def test_half_written_files_of_other_stages_are_left_alone(run, world, tmp_path):
+    other = tmp_path / "out" / "synth" / "masks" / "000000.png.part"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"half")
+    assert create(run, world, tmp_path / "out").exit_code == 0
+    assert other.read_bytes() == b"half"
+
+
+def test_names_endings_and_links_of_every_kind_are_found(run, world, dataset, tmp_path):
+    part = tmp_path / "part"
+    (part / "S2RGB_2021").mkdir(parents=True)
+    shutil.copy(image_path(world, "N41E031"), part / "S2RGB_2021")
+    shutil.copy(image_path(world, "N42E031"), part / "S2RGB_2021" / "mine_N42E031.TIF")
+    (part / "worldcover_2021").symlink_to(world / "worldcover_2021")
+    (part / "more").mkdir()
+    (part / "more" / "linked").symlink_to(part / "S2RGB_2021")
+    quality = map_path(part, "N42E030").name.replace("_Map", "_InputQuality")
+    shutil.copy(map_path(world, "N42E030"), part / "S2RGB_2021" / quality)
+    assert create(run, part, tmp_path / "out", "--s2", part / "more").exit_code == 0
+    assert content(tmp_path / "out") == content(dataset)
+
+
 def test_random_split_keeps_what_the_buffer_dropped(run, world, tmp_path):
     assert create(run, world, tmp_path / "out", "--split", "random").exit_code == 0
     assert {row["reason"] for row in rows_of(tmp_path / "out" / "skipped.csv")} == {"nodata", "black", "water"}
@@ -285,6 +346,13 @@ def test_bbox_keeps_the_patches_that_touch_it(run, tmp_path):
     assert names == ["N40E031_002_001", "N40E031_003_001"]
 
 
+def test_a_footprint_as_box_gives_that_patch(run, world, dataset, tmp_path):
+    for patch in rows_of(dataset / "patches.csv")[::40]:
+        box = [patch[side] for side in ("west", "south", "east", "north")]
+        assert create(run, world, tmp_path / patch["name"], "--split", "random", "--bbox", *box).exit_code == 0
+        assert [row["name"] for row in rows_of(tmp_path / patch["name"] / "patches.csv")] == [patch["name"]]
+
+
 def test_limit_and_dry_run(run, world, tmp_path):
     result = create(run, world, tmp_path / "out", "--limit", 20, "--dry-run")
     assert result.exit_code == 0
@@ -350,6 +418,49 @@ def test_pixels_that_do_not_nest_are_an_error_that_names_both_files(run, tmp_pat
     assert result.exit_code == 1
     assert str(image_path(tmp_path, "N40E031")) in result.output
     assert str(map_path(tmp_path, "N39E030")) in result.output
+
+
+def test_a_tile_that_lies_elsewhere_than_its_name_says_is_named(run, tmp_path):
+    small_world(tmp_path, "N40E031", "N39E030")
+    for right, wrong in [(image_path(tmp_path, "N40E031"), image_path(tmp_path, "N40E030")),
+                         (map_path(tmp_path, "N39E030"), map_path(tmp_path, "N40E031"))]:  # fmt: skip
+        right.rename(wrong)
+        result = create(run, tmp_path, tmp_path / wrong.name)
+        if "_Map" not in wrong.name:
+            assert result.exit_code == 1
+            assert f"{wrong} does not lie where its name says" in result.output
+        else:  # a map may begin anywhere, as long as it reaches into the cell of its name
+            assert result.exit_code == 0
+        wrong.rename(right)
+    map_path(tmp_path, "N39E030").rename(map_path(tmp_path, "N38E029"))
+    write_tile(map_path(tmp_path, "N38E029"), np.full((1, 64, 64), 10, dtype=np.uint8), 20, 10, 256)
+    result = create(run, tmp_path, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "N38E029_Map.tif does not lie where its name says" in result.output
+
+
+def test_two_resolutions_do_not_go_into_one_dataset(run, tmp_path):
+    small_world(tmp_path, "N40E031", "N39E030")
+    small_tile(tmp_path, "N40E032", np.ones((4, 512, 512), dtype=np.uint16), 512)
+    result = create(run, tmp_path, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pixels of different size" in result.output
+
+
+def test_no_whole_patch_is_an_error_and_leaves_nothing(run, tmp_path):
+    small_world(tmp_path, "N40E031", "N39E030")
+    for more in (("--patch-size", 300), ("--bbox", 10, 10, 11, 11)):
+        result = create(run, tmp_path, tmp_path / "out", *more)
+        assert result.exit_code == 1
+        assert "--bbox, --patch-size" in result.output
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--fractions", ("nan", 0.5, 0.5)), ("--max-water", ("nan",))])
+def test_not_a_number_is_refused(run, world, tmp_path, option, value):
+    result = create(run, world, tmp_path / "out", option, *value)
+    assert result.exit_code == 2
+    assert option in result.output
 
 
 def test_off_the_grid_wrong_type_and_unknown_code_are_named(run, tmp_path):
@@ -521,6 +632,23 @@ def test_a_killed_worker_is_one_line_and_the_rerun_ends_the_same(tmp_path):
     subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
     subprocess.run([*command, tmp_path / "unbroken"], check=True, capture_output=True)
     assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_without_their_parent_the_workers_stop_writing(tmp_path):
+    world, output = tmp_path / "world", tmp_path / "out"
+    make_world(world, per_degree=8 * PER_DEGREE)
+    command = [sys.executable, ROOT / "dataset_creator.py", "--s2", world / "S2RGB_2021", "--output", output]
+    command += ["--worldcover", world / "worldcover_2021", "--patch-size", "64", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(output.glob("*/images/*.png")):
+        time.sleep(0.05)
+    process.kill()  # the parent alone
+    process.wait()
+    time.sleep(2)  # a row of patches takes much less
+    before = len(list(output.glob("*/images/*.png")))
+    time.sleep(2)
+    assert len(list(output.glob("*/images/*.png"))) == before
 
 
 def children_of(pid):

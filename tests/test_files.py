@@ -43,20 +43,23 @@ def test_json_goes_there_and_back_and_damage_is_named(tmp_path):
         read_json(tmp_path / "b.json")
 
 
-@pytest.mark.parametrize("name", ["folder", "table.csv"])
-def test_one_writer_at_a_time_and_the_lock_dies_with_its_process(tmp_path, name):
+@pytest.mark.parametrize(("name", "is_file"), [("folder", False), ("folder.v2", False), ("table.csv", True)])
+def test_one_writer_at_a_time_and_the_lock_dies_with_its_process(tmp_path, name, is_file):
     target = tmp_path / name
     code = "import sys; from pathlib import Path; from aras.files import sole_writer\n"
-    code += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    code += "with sole_writer(Path(sys.argv[1]), len(sys.argv) > 2): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, target], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, target, *(["file"] if is_file else [])],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(UserError, match="another process"), sole_writer(target):
+    with pytest.raises(UserError, match="another process"), sole_writer(target, is_file):
         pytest.fail("the lock was given twice")
     holder.kill()
     holder.communicate()
-    with sole_writer(target):
+    with sole_writer(target, is_file):
         assert target.parent.exists()
 
 

@@ -61,6 +61,13 @@ def test_unknown_color_is_an_error_not_tree(tmp_path, color):
     assert str(color) in str(caught.value)
 
 
+def test_an_index_outside_the_palette_is_an_error(tmp_path):
+    labels = np.full((8, 8), 255, dtype=np.uint8)
+    legend.mask_image(labels).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"mask\.png has the"):
+        legend.read_mask(tmp_path / "mask.png")
+
+
 def test_bad_mask_files_are_named(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     Image.new("L", (4, 4)).save(tmp_path / "grey.png")
