@@ -1,9 +1,8 @@
 """Stage 4b: label images with a trained segmenter: masks, class percentages, and how sure it was.
 
 This is how the images drawn by the unconditional GAN get masks, so that they can be trained on and captioned
-(arXiv 2603.09625, pseudo-labels of the synthetic set). An image's rows are written after its mask, and an image is done
-when it has both; batches are cut from the sorted names alone, so a killed run and its continuation compute the very
-numbers of an unbroken one.
+(arXiv 2603.09625, pseudo-labels of the synthetic set). An image is done when it has its mask and, written after it, its
+rows. Batches are cut from the sorted names alone, so a killed run and its continuation give what an unbroken one gives.
 """
 
 import hashlib
@@ -74,9 +73,7 @@ def check_not_foreign(outputs: Outputs) -> None:
     masks = outputs.masks.glob("*" + SUFFIX) if outputs.masks.is_dir() else iter(())
     for path in (next(masks, None), outputs.percentages, outputs.confidence):
         if path and path.exists():
-            raise UserError(
-                f"{path} was not written by this script ({outputs.record} is missing); write to --output DIR"
-            )
+            raise UserError(f"{path} was not written by this script: there is no {outputs.record}; use --output DIR")
 
 
 def settle_tables(outputs: Outputs) -> set[str]:
@@ -165,8 +162,8 @@ def run(options: dict[str, Any], outputs: Outputs) -> None:
     names = np.array(sorted(stems(options["images"]))[: options["limit"]])
     done = settle_tables(outputs) if outputs.record.exists() else set()
     todo = len(names) - len(done.intersection(names.tolist()))
-    click.echo(f"Reads {options['images']}: {len(names):,} images, {todo:,} to label. Writes {outputs.masks},")
-    click.echo(f"{outputs.percentages}, {outputs.confidence}")
+    click.echo(f"Reads {options['images']}: {len(names):,} images, {todo:,} to label")
+    click.echo(f"Writes {outputs.masks}, {outputs.percentages}, {outputs.confidence}")
     if not todo:
         return
     share_cores()

@@ -139,7 +139,7 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
         raise UserError(f"{first.parent} has one image to train on; batch normalisation needs two, so add --train sets")
     told = " + ".join(f"{len(pairs):,} {name}" for name, pairs in zip(options.train, sets, strict=True))
     click.echo(
-        f"Reads {options.data}: {told} to train on, {len(val):,} val, {len(test):,} test, {told_size(size)} pixels"
+        f"Reads {options.data}: {told} to train on, {len(val):,} val, {len(test):,} test, {told_size(size)} each"
     )
     val_loader, test_loader = (
         loader_of(PairSet([pairs], size), EpochBatches(len(pairs), options.batch_size), options.workers, device)
@@ -155,10 +155,8 @@ def new_state(options: Options, model: "torch.nn.Module", device: "torch.device"
 
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=device.type == "cuda")
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode="max", patience=LR_PATIENCE, factor=LR_FACTOR
-    )
-    return State(model, optimizer, scheduler)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    return State(model, optimizer, plateau(optimizer, mode="max", patience=LR_PATIENCE, factor=LR_FACTOR))
 
 
 def train_epoch(state: State, loader: Any, options: Options, device: "torch.device") -> float:
@@ -308,10 +306,7 @@ def run(options: Options) -> None:
     keep_epochs(options.outdir / "metrics.jsonl", state.epoch)
     if state.epoch and state.best_epoch == state.epoch:
         save_best(state, options)  # the kill may have come between last.pt and best.pt
-    name = options.published_name
-    click.echo(
-        f"Writes {options.outdir}/{{best.pt,best_{name}.pth,{name}.zip,metrics.jsonl,test_metrics.json,last.pt}}"
-    )
+    click.echo(f"Writes {options.outdir}/{{last.pt,best.pt,best_*.pth,metrics.jsonl,test_metrics.json,*.zip,run.json}}")
     click.echo(f"{' with '.join(options.kind.values())} on {told_device(device)}, {state.epoch} epochs done before")
     run_id = f"{mixed_seed(*read_json(record)['started'].encode(), *str(options.outdir.resolve()).encode()):016x}"
     with (
@@ -395,7 +390,7 @@ def main(**options: Any) -> None:
     settings = Options(**options)
     with sole_writer(settings.outdir):
         if is_finished(settings):
-            click.echo(f"Finished already, see {settings.outdir / 'test_metrics.json'}; raise --epochs to train on")
+            click.echo(f"Finished already, see {settings.outdir / 'test_metrics.json'}")
         else:
             run(settings)
 
