@@ -68,7 +68,7 @@ def check_bbox(bbox: Bbox) -> None:
         raise UserError(f"{told}: give W S E N in degrees, longitudes within 180 and latitudes within 90")
     if south >= north:
         raise UserError(f"{told}: south must be less than north; the order is W S E N")
-    if west == east:
+    if west == east or (west, east) == (180, -180):
         raise UserError(f"{told}: west and east are the same, so the box has no area; the order is W S E N")
 
 

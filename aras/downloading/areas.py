@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aras.downloading.addresses import printable
 from aras.errors import UserError
 from aras.tiles import Bbox, tile_corner, tiles_in_bbox
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-DEGREES_CRS = ("CRS84", "EPSG::4326", "EPSG:4326")
+DEGREES_CRS = re.compile(r"(.*[:/])?CRS:?84|(.*[:/])?EPSG(/|:|\.xml#)([\d.]*[:/])?4326", re.IGNORECASE)
+"""EPSG:4326 or CRS84 by short name, by URN or by URL of the OGC."""
 
 
 def tiles_of_bbox(bbox: Bbox, degrees: int) -> list[str]:
@@ -51,8 +55,8 @@ def read_area(path: Path) -> BaseGeometry:
         raise UserError(f"--aoi {path} is not readable GeoJSON ({error}); export it again") from None
     check_degrees(content, path)
     try:
-        found = [make_valid(shape(geometry)) for geometry in geometries(content)]
-        area = union_all([polygon for geometry in found for polygon in polygons(geometry)])
+        drawn = [shape(geometry) for geometry in geometries(content)]
+        area = union_all([polygon for geometry in drawn for polygon in polygons(make_valid(geometry))])
     except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise UserError(f"--aoi {path} has a geometry that cannot be read ({error}); export it again") from None
     if not area.area > 0:
@@ -62,15 +66,31 @@ def read_area(path: Path) -> BaseGeometry:
         raise UserError(
             f"--aoi {path} is not in degrees within 180 and 90; export it in EPSG:4326, split at the 180th meridian"
         )
+    check_edges([polygon for geometry in drawn for polygon in polygons(geometry)], path)
     return area
 
 
 def check_degrees(content: Any, path: Path) -> None:
     """Raise `UserError` if `content` names another system than degrees, as GeoJSON could before RFC 7946."""
     crs = content.get("crs") if isinstance(content, dict) else None
-    name = str(crs.get("properties", {}).get("name", "")) if isinstance(crs, dict) else ""
-    if name and not name.endswith(DEGREES_CRS):
-        raise UserError(f"--aoi {path} is in {name}, not in degrees; export it in EPSG:4326")
+    properties = crs.get("properties") if isinstance(crs, dict) else None
+    name = str(properties.get("name") or "") if isinstance(properties, dict) else ""
+    if name and not DEGREES_CRS.fullmatch(name):
+        raise UserError(f"--aoi {path} is in {printable(name)}, not in degrees; export it in EPSG:4326")
+
+
+def check_edges(drawn: Iterable[BaseGeometry], path: Path) -> None:
+    """Raise `UserError` if an edge of the `drawn` polygons goes more than half around the Earth.
+
+    It was meant to go the short way, across the 180th meridian, and would become a belt around the Earth.
+    """
+    for polygon in drawn:
+        for ring in (polygon.exterior, *polygon.interiors):
+            if any(abs(one[0] - other[0]) > 180 for one, other in pairwise(ring.coords)):
+                raise UserError(
+                    f"--aoi {path} has an edge of more than 180 degrees of longitude; split it at the 180th meridian, "
+                    "or if it is that wide, in the middle"
+                )
 
 
 def geometries(content: Any) -> Iterator[dict[str, Any]]:
