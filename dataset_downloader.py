@@ -7,7 +7,7 @@ Paper: "Grounding Synthetic Data Generation With Vision and Language Models", se
 https://arxiv.org/abs/2603.09625. Where we differ from the published script: docs/differences.md.
 """
 
-import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,29 @@ import click
 from aras.command import Command, dry_run_option
 from aras.downloading import published, raw_tiles, zenodo
 from aras.downloading.areas import read_area, tiles_of_area, tiles_of_bbox
-from aras.downloading.download import discard
+from aras.downloading.console import byte_bar, products_of_names, url_option
+from aras.downloading.download import discard, md5_of
 from aras.downloading.fetching import fetch, measure
 from aras.downloading.jobs import (
     FAILED,
     PRESENT,
-    bytes_to_fetch,
     check_free,
     check_none_failed,
     plan_lines,
+    room_for_downloads,
     still_wanted,
     table_lines,
 )
 from aras.downloading.login import Login, account_from_environment
-from aras.downloading.notes import update_notes
-from aras.downloading.raw_tiles import PRODUCTS, RGBNIR, TileJob
-from aras.downloading.web import Client, is_web_address
+from aras.downloading.raw_tiles import RGBNIR, TileJob
+from aras.downloading.web import Client
 from aras.downloading.web_errors import Unreachable
 from aras.errors import UserError
 from aras.files import sole_writer
 from aras.tiles import check_bbox
 
 PAPER_BBOX = (25.668510437000105, 35.81543000000018, 44.83476000000008, 42.10757000000004)  # W, S, E, N: Türkiye
+DATASET = "ARAS400k"
 ZENODO_RECORD = "18890661"
 CHECKSUMS = Path(__file__).with_name("checksums.md5")
 COLLECTION_VERSION = {2021: "v2", 2020: "v1"}
@@ -62,6 +63,11 @@ def plan(options: dict[str, Any]) -> list[TileJob]:
     return jobs
 
 
+def zip_jobs(options: dict[str, Any]) -> list[zenodo.ZipJob]:
+    """Return the published zips to have in --outdir."""
+    return zenodo.zip_jobs(zenodo.read_checksums(options["checksums"]), options["outdir"])
+
+
 def survey(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None:
     """Find out which of `jobs` are present, which do not exist, and where the others are and how large.
 
@@ -70,7 +76,7 @@ def survey(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None
     """
     raw_tiles.mark_present(jobs, options["connections"], client.stop)
     raw_tiles.mark_known_missing(jobs)
-    tell_replaced(jobs)
+    tell_unsound(jobs)
     if options["source"] == "terrascope":
         raw_tiles.locate(client, options["stac_url"], jobs, options["year"])
     try:
@@ -81,116 +87,84 @@ def survey(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None
         click.echo(f"{error}; the sizes told are those of usual tiles", err=True)
 
 
-def tell_replaced(jobs: list[Any]) -> None:
-    """Print which files are there but are to be fetched again."""
+def tell_unsound(jobs: list[Any]) -> None:
+    """Print which files are there but do not count."""
     for job in still_wanted(jobs):
         if job.reason:
-            click.echo(f"{job.path} is to be fetched again: {job.reason}", err=True)
+            click.echo(f"{job.path} does not count as present: {job.reason}", err=True)
 
 
-def tell_plan(jobs: list[Any], outdir: Path) -> None:
-    """Print what there is to do."""
-    for line in plan_lines(jobs, outdir):
+def tell_result(jobs: list[Any]) -> None:
+    """Print the table of what became of `jobs`."""
+    tell(table_lines(jobs))
+    tell(raw_tiles.missing_lines(jobs))
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print `lines`."""
+    for line in lines:
         click.echo(line)
 
 
-def download_tiles(client: Client, options: dict[str, Any]) -> list[TileJob]:
-    """Fetch the tiles that `options` ask for, and return what became of them."""
-    jobs = plan(options)
+def download_tiles(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None:
+    """Fetch the tiles of `jobs`, and note on each what became of it."""
     if options["source"] == "terrascope":
         client = client.with_login(Login(client, options["token_url"], options["account"]))
-    with ExitStack() as locks:
-        if not options["dry_run"]:
-            for folder in dict.fromkeys(job.path.parent for job in jobs):
-                locks.enter_context(sole_writer(folder))
-        survey(client, jobs, options)
-        tell_plan(jobs, options["outdir"])
-        if options["dry_run"]:
-            return jobs
-        check_free(bytes_to_fetch(jobs), options["outdir"], "the download")
-        for job in jobs:
-            if job.state == PRESENT:
-                discard(job.path)  # what a killed run may have left beside it
-        try:
-            fetch(client, jobs, options["connections"], byte_bar)
-        finally:
-            raw_tiles.write_reports(jobs)
-    return jobs
+    survey(client, jobs, options)
+    tell(plan_lines(jobs))
+    if options["dry_run"]:
+        tell(raw_tiles.missing_lines(jobs))
+        return
+    check_free(room_for_downloads(jobs), "the download")
+    for job in jobs:
+        if job.state == PRESENT:
+            discard(job.path)  # what a killed run may have left beside it
+    try:
+        fetch(client, jobs, options["connections"], byte_bar)
+    finally:
+        raw_tiles.distrust_empty_answers(jobs)
+        raw_tiles.write_reports(jobs)
 
 
-def download_published(client: Client, options: dict[str, Any]) -> list[zenodo.ZipJob]:
-    """Fetch, verify and unpack the published zips, and return what became of them."""
-    outdir, data, dry_run = options["outdir"], options["outdir"] / "ARAS400k", options["dry_run"]
-    jobs = zenodo.zip_jobs(zenodo.read_checksums(options["checksums"]), outdir)
+def download_published(client: Client, jobs: list[zenodo.ZipJob], options: dict[str, Any]) -> None:
+    """Fetch, verify and unpack the published zips of `jobs`, and note on each what became of it."""
+    data, dry_run = options["outdir"] / DATASET, options["dry_run"]
     if (data / "run.json").exists():
         raise UserError(f"{data} holds a dataset that dataset_creator.py made; keep it, and name another --outdir")
-    with ExitStack() as locks:
-        if not dry_run:
-            locks.enter_context(sole_writer(data))
-        state = zenodo.State(data)
-        for job in jobs:
-            published.mark_present(job, state, data, None if dry_run else byte_bar)
-        tell_replaced(jobs)
-        todo = still_wanted(jobs)
-        if todo:
-            zenodo.locate(client, f"{options['zenodo_url'].rstrip('/')}/api/records/{ZENODO_RECORD}", todo)
-        tell_plan(jobs, outdir)
-        if dry_run:
-            return jobs
-        # What the zips hold is compressed already, so they unpack to about their own size.
-        check_free(bytes_to_fetch(jobs) + sum(job.expected for job in todo), outdir, "to download and to unpack")
+    state = zenodo.State(data)
+    for job in jobs:
+        published.mark_present(job, state, data, None if dry_run else byte_bar)
+    tell_unsound(jobs)
+    todo = still_wanted(jobs)
+    if todo:
+        zenodo.locate(client, f"{options['zenodo_url'].rstrip('/')}/api/records/{ZENODO_RECORD}", todo)
+    tell(plan_lines(jobs))
+    if dry_run:
+        return
+    # What the zips hold is compressed already, so they unpack to about their own size.
+    room = {data: sum(job.expected for job in todo)}
+    check_free(room_for_downloads(jobs) | room, "to download and to unpack")
+    try:
         fetch(client, jobs, options["connections"], byte_bar)
         for job in jobs:
-            if job.state != FAILED and job.path.exists():
+            if job.state != FAILED:
                 published.put_in_place(job, state, data, byte_bar)
-        failed = {job.name: job.reason for job in jobs if job.state == FAILED}
-        update_notes(data / published.FAILURES, ("file", "reason"), failed, lambda name: name.endswith(".zip"))
-    return jobs
+    finally:
+        published.write_reports(jobs, data)
 
 
 def verify(options: dict[str, Any]) -> None:
     """Compare the zips with their checksums, and raise `UserError` unless all are there and right."""
     wrong = []
-    for job in zenodo.zip_jobs(zenodo.read_checksums(options["checksums"]), options["outdir"]):
+    for job in zip_jobs(options):
         verdict = "missing"
         if job.path.is_file():
-            verdict = "OK" if zenodo.md5_of(job.path, byte_bar) == job.md5 else "BAD"
+            verdict = "OK" if md5_of(job.path, byte_bar) == job.md5 else "BAD"
         click.echo(f"{job.path}: {verdict}")
         if verdict != "OK":
             wrong.append(job.name)
     if wrong:
         raise UserError(f"{', '.join(wrong)}: missing or bad; --published fetches what is not right")
-
-
-def byte_bar(total: int, initial: int = 0, what: str = "download") -> Any:
-    """Return a progress bar in bytes with rate and ETA; where nobody watches it is drawn seldom."""
-    from tqdm import tqdm
-
-    pause = 0.2 if sys.stderr.isatty() else 30.0  # s
-    return tqdm(
-        total=total, initial=initial, unit="B", unit_scale=True, desc=what, mininterval=pause, maxinterval=pause
-    )
-
-
-def products_of_names(context: click.Context, parameter: click.Parameter, names: str) -> list[Any]:
-    """Return the products that --products names."""
-    chosen = [name.strip() for name in names.split(",")]
-    unknown = [name for name in chosen if name not in PRODUCTS]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(PRODUCTS)}")
-    return [product for name, product in PRODUCTS.items() if name in chosen]
-
-
-def checked_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
-    """Return `url` if it is an address without a password, which would end up in logs."""
-    if not is_web_address(url) or "@" in url:
-        raise click.BadParameter(f"{url.rpartition('@')[2]!r} must be http://... or https://... without a password")
-    return url
-
-
-def url_option(name: str, default: str, text: str) -> Any:
-    """Return the option of a base URL."""
-    return click.option(name, metavar="URL", default=default, show_default=True, callback=checked_url, help=text)
 
 
 COUNT = click.IntRange(1, 64)
@@ -208,12 +182,13 @@ COUNT = click.IntRange(1, 64)
 )
 @click.option("--year", type=click.Choice([2021, 2020]), default=2021, show_default=True, help="Year of the tiles.")
 @click.option(
-    "--products", default="rgbnir,map", show_default=True, callback=products_of_names,
-    help="Which kinds of tile.",
+    "--products", metavar="rgbnir,map", default="rgbnir,map", show_default=True, callback=products_of_names,
+    help="Which kinds of tile: rgbnir (images), map (land cover), or both with a comma.",
 )
 @click.option(
     "--source", type=click.Choice(["aws", "terrascope"]), default="aws", show_default=True,
-    help="The open buckets, or the platform behind a login (TERRASCOPE_USERNAME and TERRASCOPE_PASSWORD).",
+    help="The open buckets, or the platform behind a login: it needs TERRASCOPE_USERNAME and TERRASCOPE_PASSWORD in "
+    "the environment, for --dry-run too.",
 )
 @click.option(
     "--outdir", type=click.Path(path_type=Path, file_okay=False), default=Path(), show_default="here",
@@ -228,10 +203,14 @@ COUNT = click.IntRange(1, 64)
 )
 @dry_run_option
 @click.option("--connections", type=COUNT, default=8, show_default=True, help="Downloads at a time.")
-@click.option("--tries", type=COUNT, default=6, show_default=True, help="Tries in a row that may fail.")
+@click.option(
+    "--tries", type=COUNT, default=14, show_default=True,
+    help="Tries in a row that may fail; 14 take about 8 minutes.",
+)
 @click.option(
     "--retry-wait", type=click.FloatRange(0, 60), default=1.0, show_default=True, metavar="SECONDS",
-    help="Pause after the first failure; it doubles with each further one. A server's own Retry-After goes first.",
+    help="Pause after the first failure; it doubles with each further one, up to a minute. A server's own Retry-After "
+    "goes first.",
 )
 @click.option(
     "--silence", type=click.FloatRange(0.1), default=60.0, show_default=True, metavar="SECONDS",
@@ -249,12 +228,12 @@ COUNT = click.IntRange(1, 64)
 )
 @url_option("--zenodo-url", "https://zenodo.org", "Zenodo, or a mirror that speaks its API.")
 @click.option(
-    "--image-collection", metavar="ID", show_default="esa-worldcover-s2rgbnir-10m-2021-v2",
-    help="STAC collection of image tiles. The default is inferred from the platform's other names.",
+    "--image-collection", metavar="ID", show_default="esa-worldcover-s2rgbnir-10m-2021-v2, or -2020-v1",
+    help="STAC collection of image tiles, by --year. The default is inferred from the platform's other names.",
 )
 @click.option(
-    "--map-collection", metavar="ID", show_default="esa-worldcover-map-10m-2021-v2",
-    help="STAC collection of map tiles.",
+    "--map-collection", metavar="ID", show_default="esa-worldcover-map-10m-2021-v2, or -2020-v1",
+    help="STAC collection of map tiles, by --year.",
 )
 @click.pass_context
 def main(context: click.Context, **options: Any) -> None:
@@ -263,7 +242,8 @@ def main(context: click.Context, **options: Any) -> None:
     \b
     Reads:    the open buckets, Terrascope or Zenodo
     Writes:   S2RGB_2021/*_S2RGBNIR.tif and worldcover_2021/*_Map.tif, named by year; in each folder missing.csv
-              (tiles over open sea that do not exist) and failures.csv (with reasons; tried again next time).
+              (tiles over open sea that do not exist; delete it to ask again) and failures.csv (with reasons; tried
+              again next time).
               With --published: the zips, and ARAS400k/{train,val,test,synth} with class_percentages/*.csv
     Example:  python dataset_downloader.py --bbox 29 40.9 29.3 41.1 --dry-run
               python dataset_downloader.py --aoi istanbul.geojson --year 2020
@@ -286,10 +266,15 @@ def main(context: click.Context, **options: Any) -> None:
     if options["verify"]:
         verify(options)
         return
-    jobs: list[Any] = download_published(client, options) if options["published"] else download_tiles(client, options)
+    jobs: list[Any] = zip_jobs(options) if options["published"] else plan(options)
+    folders = [options["outdir"] / DATASET] if options["published"] else [job.path.parent for job in jobs]
+    with ExitStack() as locks:
+        if not options["dry_run"]:
+            for folder in dict.fromkeys(folders):
+                locks.enter_context(sole_writer(folder))
+            locks.callback(tell_result, jobs)  # however it ends
+        (download_published if options["published"] else download_tiles)(client, jobs, options)
     if not options["dry_run"]:
-        for line in table_lines(jobs):
-            click.echo(line)
         check_none_failed(jobs)
 
 

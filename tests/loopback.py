@@ -37,7 +37,9 @@ class Fault:
     stall: float = 0.0  # seconds of silence after `cut` bytes, instead of a reset
     replace: bytes | None = None  # sent in place of the file
     unplug: bool = False  # the whole server goes away
-    method: str = "GET"
+    orderly: bool = False  # the connection ends after `cut` bytes as if all were sent
+    flip: int | None = None  # a byte that is changed on the way
+    method: str = "GET"  # or "any"
 
 
 class Request(NamedTuple):
@@ -60,16 +62,16 @@ class QuietServer(ThreadingHTTPServer):
 class Loopback:
     """A server on a free port; use it in a `with`."""
 
-    def __init__(self, **files: bytes):
+    def __init__(self, port: int = 0, **files: bytes):
         self.files: dict[str, bytes] = {f"/{name}": content for name, content in files.items()}
         self.answers: dict[str, Callable[[Request], tuple[int, Any]]] = {}
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.requests: list[Request] = []
         self.statuses: list[int] = []
-        self.ranges = self.etags = True
+        self.ranges = self.etags = self.lengths = True
         self.chunk, self.pause = 1 << 16, 0.0  # bytes, seconds between chunks
         self.token_server: Keycloak | None = None  # whose tokens the files need
-        self.server = QuietServer(("127.0.0.1", 0), Handler)
+        self.server = QuietServer(("127.0.0.1", port), Handler)
         self.server.site = self
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -88,7 +90,7 @@ class Loopback:
     def fault_of(self, method: str, path: str) -> Fault:
         """Return the next fault of this request, or one that does nothing."""
         queue = self.faults[path]
-        return queue.popleft() if queue and queue[0].method == method else Fault()
+        return queue.popleft() if queue and queue[0].method in (method, "any") else Fault()
 
 
 def etag_of(content: bytes) -> str:
@@ -107,6 +109,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+    def version_string(self) -> str:
+        return "AmazonS3"
 
     def send_response(self, code: int, message: str | None = None) -> None:
         self.site.statuses.append(code)
@@ -135,6 +140,11 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET
 
+    def do_CONNECT(self) -> None:
+        """Be a proxy that wants a login."""
+        self.site.requests.append(Request(self.command, self.path, dict(self.headers), b""))
+        self.reply(407, {"Proxy-Authenticate": "Basic"}, b"")
+
     def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -145,18 +155,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_file(self, content: bytes, fault: Fault) -> None:
         """Send `content`, or the range of it that is asked for, as S3 does."""
-        start, length = self.start_of_range(content), len(content)
+        (start, end), length = self.asked_range(content), len(content)
         if start is not None and start >= length:
             self.reply(416, {"Content-Range": f"bytes */{length}"}, b"")
             return
         self.send_response(200 if start is None else 206)
         if start is not None:
-            self.send_header("Content-Range", f"bytes {start}-{length - 1}/{length}")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{length}")
         if self.site.etags:
             self.send_header("ETag", etag_of(content))
             self.send_header("Last-Modified", formatdate(1_600_000_000, usegmt=True))
-        body = content[start or 0 :]
-        self.send_header("Content-Length", str(len(body) + fault.claim))
+        body = bytearray(content[start or 0 : end])
+        if fault.flip is not None:
+            body[fault.flip] ^= 1
+        if self.site.lengths:
+            self.send_header("Content-Length", str(len(body) + fault.claim))
+        else:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.send_body(body, fault)
@@ -169,19 +184,21 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.site.pause)
         if fault.stall:
             time.sleep(fault.stall)
-        elif fault.cut is not None:  # a reset rather than an orderly end
+        elif fault.cut is not None and not fault.orderly:  # a reset rather than an orderly end
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if fault.cut is not None or fault.claim:
             self.close_connection = True
 
-    def start_of_range(self, content: bytes) -> int | None:
+    def asked_range(self, content: bytes) -> tuple[int | None, int]:
+        """Return the first byte that is asked for, None for the whole file, and the byte after the last."""
         asked = self.headers.get("Range", "")
         if not self.site.ranges or not asked.startswith("bytes="):
-            return None
+            return None, len(content)
         condition = self.headers.get("If-Range")
         if condition and condition not in (etag_of(content), formatdate(1_600_000_000, usegmt=True)):
-            return None
-        return int(asked.removeprefix("bytes=").split("-")[0])
+            return None, len(content)
+        first, last = asked.removeprefix("bytes=").split("-")
+        return int(first), min(len(content), int(last or len(content)) + 1)
 
 
 class Keycloak:

@@ -8,9 +8,12 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import zipfile
 from email.utils import formatdate
@@ -27,6 +30,10 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 import dataset_downloader
+from aras.downloading import raw_tiles
+from aras.downloading.fetching import in_threads
+from aras.downloading.web import Client
+from aras.downloading.web_errors import Transient
 from aras.files import sole_writer
 from aras.legend import COLORS
 from aras.tiles import tile_corner
@@ -35,7 +42,7 @@ SCRIPT = Path(dataset_downloader.__file__)
 BOX = ("29.2", "40.2", "30.5", "41.5")  # images N40-41 x E029-030, maps N39E027, N39E030
 IMAGES = ("N40E029", "N40E030", "N41E029", "N41E030")
 MAPS = ("N39E027", "N39E030")
-QUICK = ("--retry-wait", "0.01")
+QUICK = ("--retry-wait", "0.01", "--tries", "6")
 ACCOUNT = {"TERRASCOPE_USERNAME": "ada", "TERRASCOPE_PASSWORD": "s3cret&+%"}
 
 
@@ -114,11 +121,11 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def table(output: str) -> dict[str, list[int]]:
-    """Return {group: [done, present, missing, failed]} of the table at the end."""
+    """Return {group: [done, present, missing, failed]} of the table at the end, and unfinished where there are any."""
     found = {}
     for line in output.splitlines():
         words = line.split()
-        if len(words) == 5 and all(word.isdigit() for word in words[1:]):
+        if len(words) in (5, 6) and all(word.isdigit() for word in words[1:]):
             found[words[0]] = [int(word) for word in words[1:]]
     return found
 
@@ -240,6 +247,39 @@ def test_tiles_of_a_geojson(tmp_path, area, images):
 
 
 @pytest.mark.parametrize(
+    "crs",
+    [
+        None,
+        7,
+        {"properties": None},
+        {"properties": {"name": None}},
+        *(
+            {"type": "name", "properties": {"name": name}}
+            for name in (
+                "EPSG:4326",
+                "epsg:4326",
+                "urn:ogc:def:crs:EPSG::4326",
+                "urn:ogc:def:crs:EPSG:9.9.1:4326",
+                "http://www.opengis.net/def/crs/EPSG/0/4326",
+                "http://www.opengis.net/gml/srs/epsg.xml#4326",
+                "urn:ogc:def:crs:OGC:1.3:CRS84",
+                "urn:ogc:def:crs:OGC::CRS84",
+                "http://www.opengis.net/def/crs/OGC/1.3/CRS84",
+                "https://www.opengis.net/def/crs/OGC/0/CRS84",
+                "OGC:CRS84",
+                "crs84",
+                "CRS:84",
+            )
+        ),
+    ],
+)
+def test_ways_to_say_degrees(bucket, tmp_path, crs):
+    (tmp_path / "a.geojson").write_text(json.dumps({**square(29.1, 40.1, 29.2, 40.2), "crs": crs}))
+    result = run(bucket, tmp_path, "--dry-run", "--aoi", tmp_path / "a.geojson", box=())
+    assert result.exit_code == 0 and "rgbnir: 1 files" in result.output
+
+
+@pytest.mark.parametrize(
     ("content", "told"),
     [
         ("{", "not readable GeoJSON"),
@@ -252,6 +292,9 @@ def test_tiles_of_a_geojson(tmp_path, area, images):
         (json.dumps(square(29, 40, 29, 41)), "no polygon with an area"),
         (json.dumps(square(500000, 4000000, 510000, 4010000)), "not in degrees"),
         (json.dumps({**square(1, 1, 2, 2), "crs": {"type": "name", "properties": {"name": "EPSG:3857"}}}), "EPSG:3857"),
+        (json.dumps({**square(1, 1, 2, 2), "crs": {"properties": {"name": "EPSG::14326"}}}), "not in degrees"),
+        (json.dumps(square(179, 1, -179, 2)), "split it at the 180th meridian"),
+        (json.dumps({"type": "GeometryCollection", "geometries": [square(179, 1, -179, 2)]}), "180th meridian"),
     ],
 )
 def test_bad_areas_are_told_in_one_line(bucket, tmp_path, content, told):
@@ -266,6 +309,7 @@ def test_bad_areas_are_told_in_one_line(bucket, tmp_path, content, told):
     [
         (("30", "41", "31", "40"), "south must be less than north"),
         (("30", "40", "30", "41"), "no area"),
+        (("180", "0", "-180", "1"), "no area"),
         (("30", "40", "300", "41"), "in degrees"),
         (("nan", "40", "31", "41"), "finite"),
         (("30", "40", "31"), "requires 4 arguments"),
@@ -284,13 +328,14 @@ def test_bad_boxes(bucket, tmp_path, box, told):
         (["--products", "rgb"], "'rgb' is none of rgbnir, map"),
         (["--s2-url", "ftp://x"], "http"),
         (["--map-url", "https://ada:secret@example.org"], "without a password"),
+        (["--map-url", "https://example.org/?sig=secret"], "or a query"),
         (["--published", "--year", "2020"], "leave out"),
         (["--aoi", "nowhere.geojson"], "nowhere.geojson"),
     ],
 )
 def test_usage_errors(arguments, told):
     result = CliRunner().invoke(dataset_downloader.main, arguments)
-    assert result.exit_code == 2 and told in result.output and "secret@" not in result.output
+    assert result.exit_code == 2 and told in result.output and "secret" not in result.output
 
 
 # Faults
@@ -323,8 +368,10 @@ def test_cut_connections_are_resumed(bucket, tmp_path):
         Fault(replace=tile_bytes("N40E029", "S2RGBNIR")[:-2000]),
         Fault(replace=b"this is no TIFF"),
         Fault(replace=tile_bytes("N41E029", "S2RGBNIR")),
+        Fault(flip=20_000),
+        Fault(status=429, headers={"Retry-After": "\u00b2"}),
     ],
-    ids=["500", "503", "429", "wrong length", "cut", "truncated", "corrupt", "another tile"],
+    ids=["500", "503", "429", "wrong length", "cut", "truncated", "corrupt", "another tile", "flipped", "odd wait"],
 )
 def test_passing_faults_are_outlived(bucket, tmp_path, fault):
     path = path_of("N40E029", "S2RGBNIR")
@@ -341,13 +388,24 @@ def test_passing_faults_are_outlived(bucket, tmp_path, fault):
         (Fault(status=401), "HTTP 401"),
         (Fault(status=404, body=b"<Error><Code>NoSuchBucket</Code></Error>"), "NoSuchBucket"),
         (Fault(status=403, body=b"<Error><Code>AccessDenied</Code></Error>"), "HTTP 403 from 127.0.0.1: AccessDenied"),
+        (Fault(status=400, body=b"<Code>No\x1b[2J\r\nway</Code>"), "127.0.0.1: No [2J way"),
         (Fault(status=500), "HTTP 500"),
         (Fault(status=429, headers={"Retry-After": "4000"}), "HTTP 429"),
         (Fault(claim=7), "was cut"),
         (Fault(replace=b"II*\0 this is no TIFF"), "no readable GeoTIFF"),
         (Fault(status=200, headers={"Content-Type": "text/html"}, body=b"<html>log in</html>"), "web page"),
     ],
-    ids=["401", "404 of the bucket", "403", "500", "429", "wrong length", "corrupt", "login page"],
+    ids=[
+        "401",
+        "404 of the bucket",
+        "403",
+        "control characters",
+        "500",
+        "429",
+        "wrong length",
+        "corrupt",
+        "login page",
+    ],
 )
 def test_lasting_faults_fail_one_file_and_are_tried_again(bucket, tmp_path, fault, told):
     path = path_of("N40E029", "S2RGBNIR")
@@ -460,20 +518,58 @@ def test_open_sea_is_recorded_and_not_asked_again(bucket, tmp_path):
 def test_forbidden_is_not_missing_and_a_wrong_address_is_told(tmp_path):
     with Loopback() as site:
         result = run(site, tmp_path, "--products", "map")
-        assert "Not one of these map files exists" in result.output
-        site.answers["/token"] = lambda request: (200, {})
+        assert result.exit_code == 1 and table(result.output)["map"] == [0, 0, 0, 2]
+        assert "not one of these map tiles exists" in result.output and "--products" in result.output
+        assert not (tmp_path / "worldcover_2021" / "missing.csv").exists()
         for tile in MAPS:
             site.faults[path_of(tile, "Map")].extend([Fault(status=403)] * 9)
-        (tmp_path / "worldcover_2021" / "missing.csv").unlink()
         result = run(site, tmp_path, "--products", "map")
     assert result.exit_code == 1 and table(result.output)["map"] == [0, 0, 0, 2]
 
 
-def test_server_without_head(bucket, tmp_path):
-    for path in bucket.files:
-        bucket.faults[path].append(Fault(status=405, method="HEAD"))
-    result = run(bucket, tmp_path)
-    assert result.exit_code == 0 and "to fetch (about 2.096 GB)" in result.output and len(tree(tmp_path)) == 6
+def test_a_mirror_that_has_nothing_is_no_success_and_is_asked_again(bucket, tmp_path):
+    with Loopback() as empty:
+        for _ in range(2):
+            empty.requests.clear()
+            result = run(empty, tmp_path, "--map-url", bucket.url)
+            assert result.exit_code == 1 and "not one of these rgbnir tiles exists" in result.output
+            assert table(result.output)["rgbnir"] == [0, 0, 0, 4] and sum(table(result.output)["map"]) == 2
+            assert not list(tmp_path.rglob("missing.csv")) and len(empty.asked("GET")) == 4
+        assert [row[0] for row in rows(tmp_path / "S2RGB_2021" / "failures.csv")[1:]] == list(IMAGES)
+
+
+def test_what_is_taken_not_to_exist_is_told_each_time(bucket, tmp_path):
+    del bucket.files[path_of("N40E029", "S2RGBNIR")]
+    for more in ((), (), ("--dry-run",)):
+        told = f"{tmp_path / 'S2RGB_2021'}: 1 known not to exist (missing.csv; delete it to ask again)"
+        assert told in run(bucket, tmp_path, *more).output
+    result = run(bucket, tmp_path, "--products", "rgbnir", box=("29", "40", "30", "41"))
+    assert result.exit_code == 0 and table(result.output)["rgbnir"] == [0, 0, 1, 0]  # an earlier run saw the others
+
+
+@pytest.mark.parametrize("fault", [Fault(405, method="HEAD"), Fault(200, method="HEAD"), None])
+def test_servers_without_head_or_with_an_empty_one_or_without_lengths(bucket, tmp_path, fault):
+    """The size comes from a request for the first byte, and nothing is planned as if it did not exist."""
+    for path in bucket.files if fault else ():
+        bucket.faults[path].append(fault)
+    bucket.lengths = fault is not None
+    sizes = sum(len(content) for path, content in bucket.files.items() if "rgbnir" in path)
+    result = run(bucket, tmp_path, "--products", "rgbnir")
+    assert result.exit_code == 0 and f"4 to fetch ({sizes / 1e9:.3f} GB)" in result.output
+    assert len(tree(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("told", ["by no one", "by the first byte"])
+def test_a_short_file_of_unknown_length_is_resumed(bucket, tmp_path, told):
+    """Where no length is told, a connection that ends early looks like the end of the file."""
+    path = path_of("N40E029", "S2RGBNIR")
+    bucket.lengths = False
+    nobody = 403 if told == "by no one" else None
+    bucket.faults[path] += [Fault(nobody, method="HEAD"), Fault(nobody), Fault(cut=30_000, orderly=True)]
+    result = run(bucket, tmp_path, "--products", "rgbnir", "--connections", 1, box=ONE)
+    assert result.exit_code == 0, result.output
+    assert image(tmp_path, "N40E029").read_bytes() == bucket.files[path]
+    assert bucket.requests[-1].headers["Range"] == "bytes=30000-"
 
 
 def test_present_but_damaged_file_is_replaced(bucket, tmp_path):
@@ -482,7 +578,8 @@ def test_present_but_damaged_file_is_replaced(bucket, tmp_path):
     path = image(tmp_path, "N41E030")
     path.write_bytes(path.read_bytes()[:-500])
     result = run(bucket, tmp_path)
-    assert result.exit_code == 0 and f"{path} is to be fetched again" in result.output and tree(tmp_path) == good
+    assert result.exit_code == 0 and f"{path} does not count as present: the file is no" in result.output
+    assert tree(tmp_path) == good
 
 
 def test_no_network_is_one_line(tmp_path):
@@ -491,7 +588,21 @@ def test_no_network_is_one_line(tmp_path):
     result = run(site, tmp_path)
     assert result.exit_code == 1
     assert result.output.strip().splitlines()[-1].startswith("Error: cannot reach 127.0.0.1; check the network")
-    assert len(result.output.strip().splitlines()) == 1
+    assert table(result.output) == {"rgbnir": [0, 0, 0, 0, 4], "map": [0, 0, 0, 0, 2]}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_is_asked_once(tmp_path, scheme):
+    with Loopback() as proxy:
+        path = path_of("N40E029", "S2RGBNIR")
+        proxy.faults[path].extend([Fault(status=407, method="any")] * 99)
+        address = proxy.url.replace("http://", "http://ada:secret@")
+        names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+        env = {**dict.fromkeys(names, address), "no_proxy": None, "NO_PROXY": None, "all_proxy": None}
+        more = ("--s2-url", f"{scheme}://bucket.example", "--products", "rgbnir", "--connections", 1)
+        result = run(proxy, tmp_path, *more, box=ONE, env=env)
+    assert result.exit_code == 1 and "HTTP 407" in result.output.splitlines()[-1] and "secret" not in result.output
+    assert len(proxy.requests) == 1
 
 
 def test_network_lost_in_the_middle(bucket, tmp_path):
@@ -501,6 +612,62 @@ def test_network_lost_in_the_middle(bucket, tmp_path):
     with Loopback() as other:
         fill(other)
         assert table(run(other, tmp_path).output)["rgbnir"] == [3, 1, 0, 0] and len(tree(tmp_path)) == 6
+
+
+def test_tries_last_for_minutes_by_default():
+    class Clock(threading.Event):
+        passed = 0.0
+
+        def wait(self, timeout=None):
+            self.passed += timeout
+            return False
+
+    patience, clock = Client().patience(), Clock()
+    patience.stop = clock
+    with pytest.raises(Transient, match="silent"):
+        while True:
+            patience.wait(Transient("silent"))
+    assert 300 < clock.passed < 900
+
+
+def test_an_outage_is_outlived(tmp_path):
+    with Loopback() as site:
+        fill(site)
+        site.faults[path_of("N40E030", "S2RGBNIR")].append(Fault(unplug=True))
+        process = start(site, tmp_path, "--connections", "1", "--retry-wait", "0.2")
+        wait_for(lambda: site.server.socket.fileno() == -1)
+    time.sleep(1)
+    with Loopback(port=int(site.url.rpartition(":")[2])) as again:
+        fill(again)
+        output = process.communicate(timeout=30)[0]
+    assert process.returncode == 0 and table(output) == {"rgbnir": [4, 0, 0, 0], "map": [2, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_a_dead_host_does_not_stop_the_files_of_another(bucket, tmp_path, when):
+    with Loopback() as other:
+        fill(other)
+        other.faults[path_of("N40E030", "S2RGBNIR")].append(Fault(unplug=True))
+        if when == "before":
+            other.server.socket.close()
+        result = run(bucket, tmp_path, "--s2-url", other.url, "--connections", 1)
+    finished = {"before": 0, "in the middle": 1}[when]
+    assert table(result.output) == {"rgbnir": [finished, 0, 0, 0, 4 - finished], "map": [2, 0, 0, 0, 0]}
+    assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("Error: cannot reach 127.0.0.1")
+
+
+def test_each_disk_is_checked(bucket, tmp_path):
+    """The folder of images is a link to another disk, which is smaller."""
+    other = Path("/dev/shm")
+    if not other.is_dir() or shutil.disk_usage(other).free + 10**10 > shutil.disk_usage(tmp_path).free:
+        pytest.skip("needs a second disk that is smaller than the first")
+    with tempfile.TemporaryDirectory(dir=other) as folder:
+        (tmp_path / "S2RGB_2021").symlink_to(folder)
+        claim = shutil.disk_usage(other).free + 10**9
+        bucket.faults[path_of("N40E029", "S2RGBNIR")].append(Fault(method="HEAD", claim=claim))
+        result = run(bucket, tmp_path)
+    assert result.exit_code == 1 and f"the disk of {tmp_path / 'S2RGB_2021'} has" in result.output
+    assert bucket.asked("GET") == []
 
 
 def test_too_small_a_disk_is_told_before_anything_is_fetched(bucket, tmp_path):
@@ -622,6 +789,17 @@ def test_terrascope_newest_item_missing_item_and_item_without_file(tmp_path):
         assert result.exit_code == 1 and "check --image-collection" in result.output
 
 
+def test_terrascope_with_only_sea_in_the_area_fetches_the_other_product(tmp_path):
+    box = ("29.2", "40.2", "29.5", "40.5")
+    with Loopback() as site:
+        terrascope(site, Keycloak(), ("N41E030",), ("N39E027",))
+        for collection in ("s2rgbnir", "map"):
+            site.answers[f"/collections/esa-worldcover-{collection}-10m-2021-v2"] = lambda request: (200, {})
+        result = run(site, tmp_path, "--source", "terrascope", box=box, env=ACCOUNT)
+    assert table(result.output) == {"rgbnir": [0, 0, 0, 1], "map": [1, 0, 0, 0]}
+    assert result.exit_code == 1 and "open sea" in result.output and not list(tmp_path.rglob("missing.csv"))
+
+
 def test_a_file_that_the_catalogue_has_and_the_server_not_has_failed(tmp_path):
     with Loopback() as site:
         del site.files[terrascope(site, Keycloak(), ("N40E029",), ())["N40E029"]]
@@ -683,11 +861,36 @@ def test_refused_account_stops_at_once(tmp_path):
         env = {**ACCOUNT, "TERRASCOPE_PASSWORD": "wr0ng-one"}
         result = run(site, tmp_path, "--source", "terrascope", "--connections", 1, env=env)
         assert result.exit_code == 1 and "Invalid user credentials" in result.output and "wr0ng" not in result.output
-        assert len(result.output.strip().splitlines()) == 1 and keycloak.grants == ["password"]
-        for queue in (site.faults[path] for path in list(site.files)):
-            queue.extend(Fault(status=401, method=m) for m in ("HEAD", "HEAD"))
-        result = run(site, tmp_path, "--source", "terrascope", "--connections", 1, env=ACCOUNT)
-        assert result.exit_code == 1 and "refuses the account's fresh token" in result.output
+        assert keycloak.grants == ["password"] and "Error: TERRASCOPE_USERNAME or" in result.output.splitlines()[-1]
+        assert table(result.output) == {"rgbnir": [0, 0, 0, 0, 4], "map": [0, 0, 0, 0, 2]}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_file_that_the_account_may_not_have_fails_alone(tmp_path, status):
+    with Loopback() as site:
+        path = terrascope(site, Keycloak())["N40E029"]
+        site.faults[path].extend(Fault(status=status, method="any") for _ in range(9))
+        result = run(site, tmp_path, "--source", "terrascope", env=ACCOUNT)
+    assert result.exit_code == 1 and f"HTTP {status}" in result.output
+    assert table(result.output) == {"rgbnir": [3, 0, 0, 1], "map": [2, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("token", ["abc\r\nX: secret", "secret\u20ac", "", 7, None])
+def test_an_unusable_token_is_not_shown(tmp_path, token):
+    with Loopback() as site:
+        terrascope(site, Keycloak())
+        site.answers["/token"] = lambda request: (200, {"access_token": token, "expires_in": 300})
+        result = run(site, tmp_path, "--source", "terrascope", env=ACCOUNT)
+    assert result.exit_code == 1 and "Error: --token-url" in result.output and "secret" not in result.output
+
+
+def test_a_programming_error_names_the_file_and_hides_its_address(tmp_path, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # it would only draw the traceback
+    product = raw_tiles.RGBNIR
+    job = raw_tiles.bucket_jobs(product, ["N40E029"], 2021, "https://h/?signature=secret", tmp_path)[0]
+    with pytest.raises(RuntimeError, match="N40E029") as caught:
+        in_threads(lambda job: 1 / 0, [job], 1, threading.Event())
+    assert "secret" not in str(caught.value)
 
 
 def test_password_never_travels_unencrypted(bucket, tmp_path):
@@ -699,6 +902,28 @@ def test_netrc_is_not_consulted(bucket, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login eve password oops\n")
     run(bucket, tmp_path / "out", env={"NETRC": str(tmp_path / "netrc")})
     assert bucket.requests and not any("Authorization" in r.headers for r in bucket.requests)
+
+
+def test_malformed_parts_of_a_catalogue_are_passed_over_and_relative_addresses_resolved(tmp_path):
+    """A mirror of static pages: its addresses are relative to the item's own, or else to the page it came on."""
+    with Loopback() as site:
+        terrascope(site, Keycloak(), IMAGES[:2], ())
+        first, second = site.catalogue.items
+        text = json.dumps(first).replace(f"{site.url}/download/", "../../download/")
+        first = {**json.loads(text), "links": ["self", {"rel": "self", "href": "/items/one/item.json"}]}
+        text = json.dumps(second).replace(f"{site.url}/download/", "download/")
+        second = {**json.loads(text), "links": "none", "properties": ["none"]}
+        broken = [
+            "item",
+            {"id": "x", "bbox": ["29", "40", "30", "41"]},
+            {"id": "x", "bbox": [float("nan"), 40, 30, 41], "assets": {}},
+            {"id": "N41E029", "assets": ["list"], "links": [None]},
+            {"id": "N41E030", "assets": {"a": "text", "b": {"href": 5, "roles": 5, "alternate": "x"}}},
+        ]
+        features = [*broken, first, second]
+        site.answers["/search"] = lambda request: (200, {"features": features, "links": ["next", {"rel": 1}]})
+        result = run(site, tmp_path, "--source", "terrascope", "--products", "rgbnir", env=ACCOUNT)
+    assert table(result.output) == {"rgbnir": [2, 0, 0, 2]} and "has no GeoTIFF" in result.output
 
 
 @pytest.mark.parametrize(
@@ -826,6 +1051,63 @@ def test_published_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0 and "zip: 4 files" in result.output and not (tmp_path / "out").exists()
 
 
+def test_percentages_are_computed_although_the_zip_was_deleted(tmp_path):
+    with Loopback() as site:
+        options = zenodo(site, tmp_path, ZIPS)
+        run(site, tmp_path, *options, box=())
+        before = tree(tmp_path / "ARAS400k/class_percentages")
+        for name in ("train.zip", "ARAS400k/class_percentages/train.csv", "ARAS400k/class_percentages/val.csv"):
+            (tmp_path / name).unlink()
+        site.requests.clear()
+        assert run(site, tmp_path, *options, box=()).exit_code == 0 and site.requests == []
+    assert tree(tmp_path / "ARAS400k/class_percentages") == before
+
+
+@pytest.mark.parametrize("zip_is_there", [True, False])
+def test_a_lost_file_is_noticed_whatever_else_lies_there(tmp_path, zip_is_there):
+    with Loopback() as site:
+        options = zenodo(site, tmp_path, ZIPS)
+        run(site, tmp_path, *options, box=())
+        lost = tmp_path / "ARAS400k/train/images/a.png"
+        lost.unlink()
+        lost.with_name("x.txt").write_text("mine")
+        if not zip_is_there:
+            (tmp_path / "train.zip").unlink()
+        result = run(site, tmp_path, *options, box=())
+    assert result.exit_code == 0 and lost.read_bytes() == IMAGE and lost.with_name("x.txt").exists()
+    assert ("train/images/a.png is lost" in result.output) is not zip_is_there
+
+
+def test_dry_run_does_not_trust_a_zip_that_was_never_compared(tmp_path):
+    with Loopback() as site:
+        options = zenodo(site, tmp_path, ZIPS)
+        run(site, tmp_path, *options, box=())
+        (tmp_path / "val.zip").write_bytes(b"garbage")
+        before = tree(tmp_path)
+        result = run(site, tmp_path, *options, "--dry-run", box=())
+    assert "3 present" in result.output and "1 to fetch" in result.output and tree(tmp_path) == before
+    assert "val.zip does not count as present: its MD5 was not compared yet" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("val/images/a.png", "is not of train"),
+        ("ARAS400k/test/readme.txt", "is not of train"),
+        ("train/images/a.png/b.png", "cannot be written"),
+        (f"train/images/{'a' * 300}.png", "cannot be written"),
+    ],
+    ids=["another split", "another split below", "file and folder", "overlong"],
+)
+def test_an_entry_that_cannot_be_placed_fails_its_zip_only(tmp_path, name, told):
+    zips = {"train.zip": zip_of({"train/images/a.png": IMAGE, name: IMAGE}), "val.zip": ZIPS["val.zip"]}
+    with Loopback() as site:
+        result = run(site, tmp_path, *zenodo(site, tmp_path, zips), box=())
+    assert result.exit_code == 1 and table(result.output) == {"zip": [1, 0, 0, 1]}
+    assert told in result.output.splitlines()[-1] and "train.zip" in result.output.splitlines()[-1]
+    assert (tmp_path / "ARAS400k/val/images/b.png").exists() and not list(tmp_path.rglob("*.part"))
+
+
 def test_bad_zip_on_disk_is_replaced_and_a_bad_one_on_the_server_fails(tmp_path):
     zips = {name: ZIPS[name] for name in ("train.zip", "val.zip")}
     out = tmp_path / "out"
@@ -837,7 +1119,7 @@ def test_bad_zip_on_disk_is_replaced_and_a_bad_one_on_the_server_fails(tmp_path)
         site.faults[path].extend([Fault(replace=ZIPS["val.zip"].replace(b"PNG", b"GIF"))] * 2)
         result = run(site, out, *options, box=())
         assert result.exit_code == 1 and table(result.output) == {"zip": [1, 0, 0, 1]}
-        assert "train.zip is to be fetched again" in result.output and "MD5" in result.output
+        assert "train.zip does not count as present" in result.output and "MD5" in result.output
         assert (out / "train.zip").read_bytes() == zips["train.zip"] and not (out / "val.zip").exists()
         assert [row[0] for row in rows(out / "ARAS400k" / "failures.csv")] == ["file", "val.zip"]
         assert run(site, out, *options, box=()).exit_code == 0

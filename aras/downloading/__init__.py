@@ -1,5 +1,6 @@
 """What dataset_downloader.py is made of, from the bottom up.
 
+addresses    web addresses, and server text fit to print
 web_errors   what can go wrong with a server, each as one line
 web          a client: retries with back-off, redirects by hand, time-outs
 login        Terrascope's tokens, renewed before they lapse
@@ -11,5 +12,7 @@ notes        small tables that one run leaves for the next
 areas        boxes and polygons to tiles
 raw_tiles    the tiles of the buckets and of the catalogue
 zenodo       the published zips and their checksums
-published    unpacking them, and the tables that they lack
+percentages  the class percentages that they lack
+published    unpacking them
+console      options of addresses and products, the progress bar
 """

@@ -6,14 +6,18 @@ beginning. A killed download goes on by Range where the server still has that ve
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from aras.downloading.addresses import shown, whole_number
 from aras.downloading.web import RANGE_NOT_SATISFIABLE, Client
-from aras.downloading.web_errors import FetchError, Transient, shown
+from aras.downloading.web_errors import FetchError, Transient
 from aras.errors import UserError
 from aras.files import part_path, read_json, write_json
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from requests import Response
 
 PARTIAL_CONTENT = 206
+CHUNK = 1 << 20  # bytes
 Told = Callable[[Path, int, int | None], None]
 """Told of a path, the bytes that it has so far, and of how many, if that is known anew."""
 
@@ -35,6 +40,7 @@ class Remote(Protocol):
     path: Path  # where it goes
     url: str
     promised: int | None  # bytes by a catalogue
+    size: int | None  # bytes by the server that has it
 
     def check(self, path: Path) -> None:
         """Raise `Damaged` unless the file at `path` is sound."""
@@ -47,13 +53,13 @@ class Origin:
     url: str
     validator: str | None  # strong ETag or Last-Modified; None: it cannot be resumed
     size: int | None
+    md5: str | None = None  # in hexadecimal, where the server tells it
 
     @classmethod
     def of_response(cls, url: str, response: Response) -> Origin:
         """Return the origin of the whole file that `response` begins."""
-        length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdigit() and not is_encoded(response) else None
-        return cls(shown(url), validator(response), size)
+        size = None if is_encoded(response) else whole_number(response.headers.get("Content-Length"))
+        return cls(shown(url), validator(response), size, md5_by_s3(response))
 
     @classmethod
     def read(cls, path: Path) -> Origin | None:
@@ -94,7 +100,7 @@ def download(client: Client, file: Remote, told: Told) -> None:
     while True:
         try:
             _receive(client, file, told)
-            file.check(part_path(file.path))
+            _check(file)
             break
         except Damaged:
             discard(file.path)  # the next try must not build upon it
@@ -125,7 +131,12 @@ def _receive(client: Client, file: Remote, told: Told) -> None:
     if known and held and known.validator:
         headers = {"Range": f"bytes={held}-", "If-Range": known.validator}
     with client.open("GET", file.url, headers=headers) as response:
+        if known and known.size is None and headers and response.headers.get("Content-Range") == f"bytes */{held}":
+            write_json(origin_path(file.path), asdict(replace(known, size=held)))  # it was whole already
+            return
         if known and headers and continues(response, held, known):
+            known = replace(known, size=known.size or range_total(response))
+            write_json(origin_path(file.path), asdict(known))
             _append(client, response, file, known, told)
             return
         if response.status_code not in (PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE):
@@ -135,6 +146,61 @@ def _receive(client: Client, file: Remote, told: Told) -> None:
     if not headers:
         raise FetchError(f"HTTP {response.status_code} from {shown(file.url)} to a request for the whole file")
     _receive(client, file, told)  # the server cannot go on from where we are: from the start, without a Range
+
+
+def _check(file: Remote) -> None:
+    """Check the `.part` of `file`, which has come to its end.
+
+    Raises:
+        Damaged: it is not what the server has.
+        Transient: its length is not known, so it may merely have been cut; the next try asks for the rest.
+    """
+    known = Origin.read(file.path)
+    try:
+        if known and known.md5 and md5_of(part_path(file.path)) != known.md5:
+            raise Damaged(f"what came from {shown(file.url)} has not the MD5 of its ETag")
+        file.check(part_path(file.path))
+    except Damaged as error:
+        if known and known.size is None:
+            raise Transient(f"{error}; the server tells no length, so it may have been cut") from None
+        raise
+
+
+def md5_of(path: Path, make_bar: Callable[..., Any] | None = None) -> str:
+    """Return the MD5 of `path` in hexadecimal.
+
+    Args:
+        path: the file.
+        make_bar: from total and initial bytes and a word to a progress bar, a context manager.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    bar = make_bar(path.stat().st_size, 0, f"MD5 of {path.name}") if make_bar else nullcontext()
+    with path.open("rb") as file, bar as shown_bar:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if shown_bar is not None:
+                shown_bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def md5_by_s3(response: Response) -> str | None:
+    """Return the MD5 that S3 gives as ETag of what was uploaded in one piece and is not encrypted by a key of its own.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    told = response.headers
+    own_key = told.get("x-amz-server-side-encryption", "AES256") != "AES256"
+    own_key |= "x-amz-server-side-encryption-customer-algorithm" in told
+    if told.get("Server") != "AmazonS3" or own_key or is_encoded(response):
+        return None
+    found = re.fullmatch('"([0-9a-f]{32})"', told.get("ETag", ""))
+    return found[1] if found else None
+
+
+def range_total(response: Response) -> int | None:
+    """Return the bytes of the whole file of which `response` is a range; None when it does not tell."""
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return None if is_encoded(response) else whole_number(total)
 
 
 def continues(response: Response, held: int, known: Origin) -> bool:
@@ -172,13 +238,15 @@ def _begin(response: Response, file: Remote) -> Origin:
     known = Origin.of_response(file.url, response)
     if None not in (known.size, file.promised) and known.size != file.promised:
         raise Damaged(f"{shown(file.url)} has {known.size:,} bytes, the catalogue says {file.promised:,}")
+    if known.size is None:
+        known = replace(known, size=file.promised or file.size or None)
     write_json(origin_path(file.path), asdict(known))
     return known
 
 
 def _append(client: Client, response: Response, file: Remote, known: Origin, told: Told) -> None:
     """Add the body of `response` to the `.part` of `file` and check the length."""
-    size = known.size if known.size is not None else file.promised
+    size = known.size
     with part_path(file.path).open("ab") as part:
         told(file.path, part.tell(), size)
         for chunk in client.chunks(response):

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aras.downloading.download import Origin, discard, download, held_bytes
+from aras.downloading.addresses import origin
+from aras.downloading.download import PARTIAL_CONTENT, Origin, discard, download, held_bytes, range_total
 from aras.downloading.jobs import DONE, FAILED, MISSING, Job, still_wanted
 from aras.downloading.web import Client
 from aras.downloading.web_errors import FetchError, Missing, Unreachable
 from aras.errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Job)
 PARTING = 1.0  # s that threads get to end; one that waits for a silent server is left behind
 FEW_TRIES = 3  # for a size, which one can do without
 
@@ -40,37 +41,60 @@ class Progress:
 
 
 def measure(client: Client, jobs: Iterable[Job], connections: int) -> None:
-    """Set the size of the wanted `jobs` that have none by HEAD requests; it stays None where the server does not say.
+    """Set the size of the wanted `jobs` that have none; it stays None where the server does not say.
 
     Raises:
-        Unreachable: there is no connection to a host.
+        Unreachable: not one of the hosts can be reached.
     """
+    answered: set[tuple[Any, ...]] = set()
+    dead: dict[tuple[Any, ...], Unreachable] = {}
 
     def one(job: Job) -> None:
-        job.size = remote_size(client, job.url)
+        host = origin(job.url)
+        if host in dead:
+            return
+        try:
+            job.size = remote_size(client, job.url)
+            answered.add(host)
+        except Unreachable as error:
+            dead[host] = error
 
     in_threads(one, [job for job in still_wanted(jobs) if job.size is None], connections, client.stop)
+    if dead and not answered:
+        raise next(iter(dead.values()))
 
 
 def remote_size(client: Client, url: str) -> int | None:
-    """Return the bytes at `url` by a HEAD request: 0 when there is no such file, None when the server does not say.
+    """Return the bytes at `url`: 0 when there is no such file, None when the server does not say.
+
+    Some servers know no HEAD, or answer it without a length or with none; asked for its first byte, they tell.
 
     Raises:
         Unreachable: there is no connection to the host.
     """
 
-    def attempt() -> int | None:
+    def by_head() -> int | None:
         with client.open("HEAD", url) as response:
             return Origin.of_response(url, response).size
 
-    try:
-        return client.persistently(attempt, FEW_TRIES)
-    except Missing:
-        return 0
-    except Unreachable:
-        raise
-    except FetchError:
-        return None
+    def by_range() -> int | None:
+        with client.open("GET", url, headers={"Range": "bytes=0-0"}) as response:
+            if response.status_code == PARTIAL_CONTENT:
+                return range_total(response)
+            return Origin.of_response(url, response).size if response.ok else None
+
+    for attempt in (by_head, by_range):
+        try:
+            size = client.persistently(attempt, FEW_TRIES)
+        except Missing:
+            return 0
+        except Unreachable:
+            raise
+        except FetchError:
+            continue
+        if size:
+            return size
+    return None
 
 
 def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Callable[..., Any]) -> None:
@@ -83,29 +107,36 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
         make_bar: from total and initial bytes to a progress bar, a context manager.
 
     Raises:
-        UserError: the network, the login or the disk failed, so that going on is of no use; what has come is kept.
+        Unreachable: a host could not be reached any more; the files of the others have been fetched.
+        UserError: the login or the disk failed, so that going on is of no use; what has come is kept.
     """
-    todo = still_wanted(jobs)
+    todo = sorted(still_wanted(jobs), key=lambda job: job.size is None)  # first from the hosts that answer
+    dead: dict[tuple[Any, ...], Unreachable] = {}
     if not todo:
         return
 
     def one(job: Job) -> None:
+        host = origin(job.url)
+        if host in dead:
+            return
         try:
             download(client, job, progress.at)
             job.state = DONE
-        except Unreachable:
-            raise
+            dead.pop(host, None)
+        except Unreachable as error:
+            dead[host] = error
         except FetchError as error:
             job.fail(str(error))
             if isinstance(error, Missing):
                 discard(job.path)
                 job.state = MISSING if job.optional else FAILED
-        if job.state != DONE:
             progress.at(job.path, 0, 0)
 
     with make_bar(sum(job.expected for job in todo), sum(held_bytes(job.path) for job in todo)) as bar:
         progress = Progress(bar, todo)
         in_threads(one, todo, connections, client.stop)
+    if dead:
+        raise next(iter(dead.values()))
 
 
 def in_threads(work: Callable[[T], None], items: Sequence[T], count: int, stop: threading.Event) -> None:
@@ -150,7 +181,7 @@ def _labour(
             item = todo.get_nowait()
         except queue.Empty:
             return
-        error: Exception | None = RuntimeError(f"a programming error, told above, ended the work on {item}")
+        error: Exception | None = RuntimeError(f"a programming error, told above, ended the work on {item.name}")
         try:
             work(item)
             error = None

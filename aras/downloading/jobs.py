@@ -6,7 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ class Job(ABC):
     name: str
     group: str
     path: Path
-    url: str = ""
+    url: str = field(default="", repr=False)  # it may be signed
     promised: int | None = None
     size: int | None = None
     usual_size: int = 0
@@ -75,8 +75,8 @@ def bytes_to_fetch(jobs: Iterable[Job]) -> int:
     return sum(job.bytes_to_fetch for job in still_wanted(jobs))
 
 
-def plan_lines(jobs: Sequence[Job], outdir: Path) -> Iterator[str]:
-    """Yield what there is to do, as text: a line for each group, and one on the disk."""
+def plan_lines(jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield what there is to do, as text: a line for each group, and one for each disk."""
     for group in dict.fromkeys(job.group for job in jobs):
         own = [job for job in jobs if job.group == group]
         todo, states = [job for job in still_wanted(own) if job.size != 0], Counter(job.state for job in own)
@@ -86,41 +86,65 @@ def plan_lines(jobs: Sequence[Job], outdir: Path) -> Iterator[str]:
             f"{len(own) - len(todo) - states[PRESENT] - states[FAILED]} that the server does not have, "
             f"{len(todo)} to fetch ({about}{bytes_to_fetch(own) / 1e9:,.3f} GB)"
         )
-    free = free_bytes(outdir)
-    yield f"{bytes_to_fetch(jobs) / 1e9:,.3f} GB to fetch, {free / 1e9:,.3f} GB free on the disk of {outdir.absolute()}"
+    for folder, needed in by_disk(room_for_downloads(jobs)).items():
+        free = free_bytes(folder)
+        yield f"{needed / 1e9:,.3f} GB to fetch, {free / 1e9:,.3f} GB free on the disk of {folder.absolute()}"
 
 
 def table_lines(jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield the table of what became of `jobs`, as text."""
-    yield f"{'':8}" + "".join(f"{state:>9}" for state in COLUMNS)
+    """Yield the table of what became of `jobs`, as text; a run that was cut short has a column of unfinished ones."""
+    columns = (*COLUMNS, WANTED) if still_wanted(jobs) else COLUMNS
+    yield f"{'':8}" + "".join(f"{'unfinished' if state == WANTED else state:>12}" for state in columns)
     for group in dict.fromkeys(job.group for job in jobs):
         states = Counter(job.state for job in jobs if job.group == group)
-        yield f"{group:8}" + "".join(f"{states[state]:9}" for state in COLUMNS)
-        if states[MISSING] == states.total():
-            yield f"Not one of these {group} files exists: is the area open sea, or an address wrong?"
+        yield f"{group:8}" + "".join(f"{states[state]:12}" for state in columns)
 
 
 def check_none_failed(jobs: Sequence[Job]) -> None:
-    """Raise `UserError`, with the first reason, if any of `jobs` failed."""
-    failed = [job for job in jobs if job.state == FAILED]
+    """Raise `UserError`, with the first reason, if any of `jobs` failed or is unfinished."""
+    failed, unfinished = [job for job in jobs if job.state == FAILED], len(still_wanted(jobs))
     if failed:
         raise UserError(
             f"{len(failed)} of {len(jobs)} failed, such as {failed[0].name}: {failed[0].reason}. failures.csv lists "
             "them; run the same command again to try them again"
         )
+    if unfinished:
+        raise UserError(f"{unfinished} of {len(jobs)} are unfinished; run the same command again")
 
 
-def check_free(needed: int, folder: Path, purpose: str) -> None:
-    """Raise `UserError` unless the disk of `folder` has `needed` bytes free."""
-    free = free_bytes(folder)
-    if needed > free:
-        raise UserError(
-            f"{purpose} needs {needed / 1e9:,.2f} GB, the disk of {folder} has {free / 1e9:,.2f} GB free; "
-            "free some, or name another disk with --outdir"
-        )
+def room_for_downloads(jobs: Iterable[Job]) -> dict[Path, int]:
+    """Return {folder: bytes still to come into it}; each of the folders may be on a disk of its own."""
+    room: Counter[Path] = Counter()
+    for job in jobs:
+        room[job.path.parent] += job.bytes_to_fetch if job.state == WANTED else 0
+    return room
+
+
+def check_free(room: dict[Path, int], purpose: str) -> None:
+    """Raise `UserError` unless the disks of the folders in `room`, {folder: bytes}, have as many bytes free."""
+    for folder, needed in by_disk(room).items():
+        free = free_bytes(folder)
+        if needed > free:
+            raise UserError(
+                f"{purpose} needs {needed / 1e9:,.2f} GB, the disk of {folder} has {free / 1e9:,.2f} GB free; "
+                "free some, or name another disk with --outdir"
+            )
+
+
+def by_disk(room: dict[Path, int]) -> dict[Path, int]:
+    """Return `room`, {folder: bytes}, with the folders that share a disk under the first of them."""
+    first: dict[int, Path] = {}
+    total: Counter[Path] = Counter()
+    for folder, needed in room.items():
+        total[first.setdefault(existing(folder).stat().st_dev, folder)] += needed
+    return total
+
+
+def existing(folder: Path) -> Path:
+    """Return `folder`, or where it will be made: the nearest folder above that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes free on the disk that `folder` is or will be on."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(existing(folder)).free

@@ -8,12 +8,14 @@ by the password grant. https://docs.terrascope.be
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from aras.downloading.web_errors import FetchError, LoginRefused, shown
+from aras.downloading.addresses import shown
+from aras.downloading.web_errors import FetchError, LoginRefused
 from aras.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ CLIENT_ID = "terracatalogueclient"  # the platform's public client: it has no se
 USERNAME, PASSWORD = "TERRASCOPE_USERNAME", "TERRASCOPE_PASSWORD"
 EARLY = 30.0  # s before a token lapses at which it is renewed
 SHORT_LIFE = 60.0  # s that a token is taken to live when the server does not say
+TOKEN = re.compile(r"[\x21-\x7e]+")  # what may stand in a header; anything else would end up in an error message
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -128,8 +131,9 @@ class Login:
             if error.status in (400, 401, 403):
                 raise LoginRefused(f"{USERNAME} or {PASSWORD} is not accepted: {error}") from None
             raise UserError(f"--token-url {shown(self.token_url)}: {error}") from None
-        if not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
-            raise UserError(f"--token-url {shown(self.token_url)} grants no access_token; is it a token endpoint?")
+        token = answer.get("access_token") if isinstance(answer, dict) else None
+        if not isinstance(token, str) or not TOKEN.fullmatch(token):
+            raise UserError(f"--token-url {shown(self.token_url)} grants no usable token; is it a token endpoint?")
         return answer
 
     def _take(self, answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the published zips hold: unpacked into ARAS400k's folders, and the class percentages that they lack.
+"""What the published zips hold, unpacked into ARAS400k's folders.
 
 A zip is not trusted to stay in its folder: absolute paths, `..`, drives and links are refused before any is written.
 """
@@ -6,58 +6,73 @@ A zip is not trusted to stay in its folder: absolute paths, `..`, drives and lin
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from aras.downloading.jobs import PRESENT, check_free
-from aras.downloading.notes import read_notes, update_notes
-from aras.downloading.zenodo import State, ZipJob, md5_of
+from aras.downloading.download import md5_of
+from aras.downloading.jobs import FAILED, PRESENT, check_free
+from aras.downloading.notes import update_notes
+from aras.downloading.percentages import FAILURES, lacks_percentages, write_percentages
+from aras.downloading.zenodo import State, ZipJob
 from aras.errors import UserError
 from aras.files import whole_file
 
 CHUNK = 1 << 20  # bytes
 BLOCK = 4096  # bytes that a file takes at least on disk
+SPLITS = ("train", "val", "test", "synth")
 ROOMS = ("images", "masks", "generated")
 SHARED = ("class_percentages", "captions")
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db")
-FAILURES = "failures.csv"
-FEW = 512  # masks that are counted sooner than worker processes start
+UNNAMEABLE = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+"""Errors of the name of one entry, not of the disk."""
 
 
 def put_in_place(job: ZipJob, state: State, data: Path, make_bar: Callable[..., Any]) -> None:
     """Unpack a zip that has its MD5 into the dataset at `data`, and write the class percentages that it lacks.
 
-    What cannot be done is noted on `job`. `make_bar` is as in `unpack`.
+    A zip that was deleted after unpacking stays so. What cannot be done is noted on `job`; `make_bar` as in `unpack`.
     """
     split = job.path.stem
-    state.set_verified(job.path, job.md5)
     try:
-        again = bool(state.unpacked(job.name, job.md5))
-        state.set_unpacked(job.name, unpack(job.path, data, again, make_bar))
+        if job.path.exists():
+            state.set_verified(job.path, job.md5)
+            entries = unpack(job.path, data, state.unpacked(job.name, job.md5), make_bar)
+            write_listing(data, split, entries)
+            state.set_unpacked(job.name)
         if lacks_percentages(data, split) and (bad := write_percentages(data, split)):
             job.fail(f"{bad} masks of {split} cannot be read, see {data / FAILURES}")
     except UserError as error:
         job.fail(str(error))
 
 
+def write_reports(jobs: list[ZipJob], data: Path) -> None:
+    """Bring what failures.csv of the dataset at `data` says of zips up to date."""
+    failed = {job.name: job.reason for job in jobs if job.state == FAILED}
+    update_notes(data / FAILURES, ("file", "reason"), failed, lambda name: name.endswith(".zip"))
+
+
 def mark_present(job: ZipJob, state: State, data: Path, make_bar: Callable[..., Any] | None) -> None:
     """Mark the zip as present if it is there with its MD5, or was unpacked and then deleted to save space.
 
-    Without `make_bar` (see `unpack`) a zip that was never checked is taken to be right.
+    Otherwise `job` stays wanted, with a reason if something is there. Without `make_bar` (see `unpack`) nothing is
+    hashed.
     """
     if not job.path.exists():
-        count = state.unpacked(job.name, job.md5)
-        if count and files_below(data / job.path.stem) >= count:
-            job.state = PRESENT
-    elif make_bar is None or state.verified(job.path, job.md5):
+        if state.unpacked(job.name, job.md5):
+            lost = first_lost(data, job.path.stem)
+            job.state, job.reason = (job.state, f"it was unpacked, but {lost} is lost") if lost else (PRESENT, "")
+    elif state.verified(job.path, job.md5):
         job.state = PRESENT
+    elif make_bar is None:
+        job.reason = "its MD5 was not compared yet; a run without --dry-run does it, and keeps the file if it is right"
     elif md5_of(job.path, make_bar) == job.md5:
         state.set_verified(job.path, job.md5)
         job.state = PRESENT
@@ -81,10 +96,16 @@ def place_of_entry(name: str, split: str) -> PurePosixPath | None:
     """Return where in the dataset's folder the entry `name` of the zip of `split` belongs; None for litter.
 
     The zip may hold `train/images/...`, `ARAS400k/train/images/...` or bare `images/...`: all land in `train/images`.
+
+    Raises:
+        UserError: it would leave the dataset's folder, or is of another split.
     """
     parts = safe_parts(name)
     if not parts or any(part in LITTER for part in parts):
         return None
+    room = next((at for at, part in enumerate(parts) if part in (*ROOMS, *SHARED)), len(parts) - 1)
+    if split in SPLITS and set(parts[:room]) & {*SPLITS} - {split}:
+        raise UserError(f"the entry {name!r} is not of {split}; this is not the published zip")
     for names in ((*ROOMS, *SHARED), (split,), ("ARAS400k",)):
         if found := [at for at, part in enumerate(parts[:-1]) if part in names]:
             parts = parts[found[0] + (names[0] not in ROOMS) :]
@@ -113,8 +134,8 @@ def places(archive: zipfile.ZipFile, split: str) -> dict[PurePosixPath, zipfile.
     return found
 
 
-def unpack(archive: Path, data: Path, again: bool, make_bar: Callable[..., Any]) -> int:
-    """Unpack the zip of a split into the dataset at `data`; return how many of its files are in the split's folder.
+def unpack(archive: Path, data: Path, again: bool, make_bar: Callable[..., Any]) -> dict[PurePosixPath, int]:
+    """Unpack the zip of a split into the dataset at `data`; return the bytes of its files by their place in there.
 
     Args:
         archive: the zip, `<split>.zip`.
@@ -123,13 +144,14 @@ def unpack(archive: Path, data: Path, again: bool, make_bar: Callable[..., Any])
         make_bar: from total and initial bytes and a word to a progress bar, a context manager.
 
     Raises:
-        UserError: it is no zip, or one not to be trusted, or the disk is too small. Nothing is unpacked then.
+        UserError: it is no zip, or one not to be trusted, or the disk is too small, and nothing is unpacked; or an
+            entry cannot be written under its name.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             found = places(opened, archive.stem)
             todo = {place: entry for place, entry in found.items() if not is_there(data / place, entry, again)}
-            check_free(sum(e.file_size + BLOCK for e in todo.values()), data, f"unpacking {archive.name}")
+            check_free({data: sum(e.file_size + BLOCK for e in todo.values())}, f"unpacking {archive.name}")
             total, left = (sum(entry.file_size for entry in entries.values()) for entries in (found, todo))
             with make_bar(total, total - left, archive.stem) as bar:
                 for place, entry in todo.items():
@@ -139,9 +161,13 @@ def unpack(archive: Path, data: Path, again: bool, make_bar: Callable[..., Any])
         raise UserError(f"{archive} cannot be unpacked ({error}); delete it and run the same command again") from None
     except UserError as error:
         raise UserError(f"{archive}: {error}") from None
+    except OSError as error:
+        if error.errno not in UNNAMEABLE:
+            raise
+        raise UserError(f"{archive}: {str(error.filename)[:200]!r} cannot be written: {error.strerror}") from None
     if todo:
         os.sync()  # once for all, instead of once for each of 200,000 files
-    return sum(place.parts[0] == archive.stem for place in found)
+    return {place: entry.file_size for place, entry in found.items()}
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
@@ -157,62 +183,27 @@ def is_there(path: Path, entry: zipfile.ZipInfo, trusted: bool) -> bool:
     return trusted or zlib.crc32(path.read_bytes()) == entry.CRC
 
 
-def files_below(folder: Path) -> int:
-    """Return the number of files in `folder` and below."""
-    return sum(len(names) for _, _, names in os.walk(folder))
+def write_listing(data: Path, split: str, entries: dict[PurePosixPath, int]) -> None:
+    """Write down what the zip of `split` held, so that it can be deleted and the files still be checked."""
+    with whole_file(listing_path(data, split)) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file", "bytes"), *entries.items()])
 
 
-def write_percentages(data: Path, split: str) -> int:
-    """Write class_percentages/<split>.csv from the masks of `split`; return how many of them cannot be read.
-
-    Those have no row; failures.csv of the dataset's folder says why.
-    """
-    from aras.legend import CLASS_NAMES
-
-    masks = sorted((data / split / "masks").glob("*.png"))
-    failed: dict[str, str] = {}
-    with (
-        whole_file(data / "class_percentages" / f"{split}.csv") as part,
-        part.open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("filename", *CLASS_NAMES))
-        for mask, shares in zip(masks, _shares(masks), strict=True):
-            if isinstance(shares, str):
-                failed[f"{split}/masks/{mask.name}"] = shares
-            else:
-                table.writerow((mask.name, *shares))
-        about = f"{split}/masks/"  # noted before the table gets its name, so that they cannot be forgotten
-        update_notes(data / FAILURES, ("file", "reason"), failed, lambda name: name.startswith(about))
-    return len(failed)
+def first_lost(data: Path, split: str) -> str | None:
+    """Return the first file of the zip of `split` that is not in place with its size; None when all are."""
+    path = listing_path(data, split)
+    if not path.exists():
+        return str(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            place = data / row["file"]
+            if not row["file"].startswith(SHARED) and not (
+                place.is_file() and str(place.stat().st_size) == row["bytes"]
+            ):
+                return row["file"]
+    return None
 
 
-def lacks_percentages(data: Path, split: str) -> bool:
-    """Return whether `split` has masks, and no table of percentages that covers them all."""
-    if not (data / split / "masks").is_dir():
-        return False
-    failed = any(name.startswith(f"{split}/masks/") for name in read_notes(data / FAILURES))
-    return failed or not (data / "class_percentages" / f"{split}.csv").exists()
-
-
-def _shares(masks: list[Path]) -> Iterator[list[float] | str]:
-    """Yield what `percentages_of_mask` returns for each of `masks`, on all cores when they are many."""
-    if len(masks) < FEW:
-        return map(percentages_of_mask, masks)
-    from joblib import Parallel, delayed
-
-    workers = Parallel(n_jobs=os.cpu_count(), batch_size=64, return_as="generator")
-    return workers(delayed(percentages_of_mask)(mask) for mask in masks)
-
-
-def percentages_of_mask(path: Path) -> list[float] | str:
-    """Return the percentage of each class in the mask at `path`, or the reason why it cannot be read."""
-    import numpy as np
-
-    from aras.legend import NUM_CLASSES, class_percentages, read_mask
-
-    try:
-        labels = read_mask(path)
-    except UserError as error:
-        return str(error)
-    return class_percentages(np.bincount(labels.ravel(), minlength=NUM_CLASSES))
+def listing_path(data: Path, split: str) -> Path:
+    """Return where it is written down what the zip of `split` held."""
+    return data / f"published_{split}.csv"

@@ -7,19 +7,20 @@ In each folder, `missing.csv` lists the tiles that do not exist (open sea), with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aras.downloading.addresses import shown
 from aras.downloading.download import Damaged
 from aras.downloading.fetching import in_threads
-from aras.downloading.jobs import FAILED, MISSING, PRESENT, WANTED, Job, still_wanted
+from aras.downloading.jobs import DONE, FAILED, MISSING, PRESENT, WANTED, Job, still_wanted
 from aras.downloading.notes import read_notes, update_notes
-from aras.downloading.stac import assets_of_tiles, boxes_of, search
+from aras.downloading.stac import assets_of_tiles, boxes_of, check_collection, search
 from aras.downloading.web import Client
-from aras.errors import UserError
 from aras.tiles import IMAGE_DEGREES, MAP_DEGREES, VERSION_OF_YEAR, image_file, map_file, tile_corner
 
+MISSING_FILE = "missing.csv"
 TOLERANCE = 0.01  # degrees that a tile may lie off the corner in its name
 
 
@@ -70,10 +71,12 @@ class TileJob(Job):
     Attributes:
         product: its kind.
         address: where one asks whether it exists; with the open buckets that is the file itself.
+        known_missing: whether an earlier run was told there that it does not.
     """
 
     product: Product
     address: str
+    known_missing: bool = False
 
     def check(self, path: Path) -> None:
         """Raise `Damaged` unless the file at `path` is this tile."""
@@ -120,7 +123,7 @@ def locate(client: Client, stac_url: str, jobs: list[TileJob], year: int) -> Non
     """Set the address and size of the wanted `jobs` by a search of the catalogue; those not in it are missing.
 
     Raises:
-        UserError: the catalogue cannot be searched, or a collection has none of the tiles.
+        UserError: the catalogue cannot be searched, or has no such collection.
     """
     for product in PRODUCTS.values():
         asked = {job.name: job for job in still_wanted(jobs) if job.product is product}
@@ -131,7 +134,7 @@ def locate(client: Client, stac_url: str, jobs: list[TileJob], year: int) -> Non
         items = (item for box in boxes_of(asked, product.degrees) for item in search(client, stac_url, collection, box))
         found = assets_of_tiles(items, {tile: product.file_name(tile, year) for tile in asked})
         if not found:
-            raise UserError(f"{address} has no tile of this area; check {product.collection_option}, or the area")
+            check_collection(client, address, product.collection_option)
         for tile, job in asked.items():
             asset = found.get(tile)
             if asset:
@@ -172,10 +175,32 @@ def check_tile(path: Path, tile: str, product: Product) -> None:
 def mark_known_missing(jobs: list[TileJob]) -> None:
     """Mark the jobs whose address said in an earlier run that there is no such tile."""
     for folder in {job.path.parent for job in jobs}:
-        known = read_notes(folder / "missing.csv")
+        known = read_notes(folder / MISSING_FILE)
         for job in jobs:
             if job.path.parent == folder and job.state == WANTED and known.get(job.name) == job.address:
-                job.state = MISSING
+                job.state, job.known_missing = MISSING, True
+
+
+def distrust_empty_answers(jobs: list[TileJob]) -> None:
+    """Mark what is newly missing as failed where not one tile of a product exists: the address may be a wrong one."""
+    for product in PRODUCTS.values():
+        own = [job for job in jobs if job.product is product]
+        if any(job.state in (DONE, PRESENT) for job in own):
+            continue
+        for job in own:
+            if job.state == MISSING and not job.known_missing:
+                job.fail(
+                    f"not one of these {product.name} tiles exists at {shown(job.address)} and its like; check the "
+                    "address, or if the area is open sea, leave them out with --products"
+                )
+
+
+def missing_lines(jobs: list[TileJob]) -> Iterator[str]:
+    """Yield, as text, how many of `jobs` are taken not to exist and how to ask for them again."""
+    for folder in dict.fromkeys(job.path.parent for job in jobs):
+        count = sum(job.state == MISSING for job in jobs if job.path.parent == folder)
+        if count:
+            yield f"{folder}: {count} known not to exist ({MISSING_FILE}; delete it to ask again)"
 
 
 def write_reports(jobs: list[TileJob]) -> None:
@@ -184,5 +209,5 @@ def write_reports(jobs: list[TileJob]) -> None:
         here = {job.name: job for job in jobs if job.path.parent == folder and job.state != WANTED}
         missing = {tile: job.address for tile, job in here.items() if job.state == MISSING}
         failed = {tile: job.reason for tile, job in here.items() if job.state == FAILED}
-        update_notes(folder / "missing.csv", ("tile", "address"), missing, here.__contains__)
+        update_notes(folder / MISSING_FILE, ("tile", "address"), missing, here.__contains__)
         update_notes(folder / "failures.csv", ("tile", "reason"), failed, here.__contains__)

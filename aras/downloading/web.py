@@ -12,18 +12,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from aras.downloading.addresses import joined, origin, shown
 from aras.downloading.login import Bearer, Login
 from aras.downloading.web_errors import (
     FetchError,
-    LoginRefused,
     Stopped,
     Transient,
     check_status,
     error_of_body,
     error_of_request,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Patience:
         self.failed += 1
         if self.failed >= self.tries or (error.after or 0) > LONGEST_WAIT:
             raise error
-        delay = min(LONGEST_BACKOFF, self.first_wait * 2 ** (self.failed - 1)) * random.uniform(0.5, 1.5)
+        delay = min(LONGEST_BACKOFF, self.first_wait * 2 ** (self.failed - 1)) * random.uniform(0.75, 1.25)
         if error.after is not None:  # the jitter keeps all threads from coming back in the same instant
             delay = error.after + random.uniform(0, self.first_wait)
         if self.stop.wait(delay):
@@ -64,7 +63,7 @@ class Patience:
 class Client:
     """Sends requests from any number of threads; see the module's docstring for its manners."""
 
-    def __init__(self, tries: int = 6, first_wait: float = 1.0, silence: float = 60.0) -> None:
+    def __init__(self, tries: int = 14, first_wait: float = 1.0, silence: float = 60.0) -> None:
         """Make a client without a login.
 
         Args:
@@ -84,8 +83,8 @@ class Client:
         return client
 
     def patience(self, tries: int | None = None) -> Patience:
-        """Return a fresh count of tries, by default as many as the client was made with."""
-        return Patience(tries or self.tries, self.first_wait, self.stop)
+        """Return a fresh count of tries, by default and at most as many as the client was made with."""
+        return Patience(min(tries or self.tries, self.tries), self.first_wait, self.stop)
 
     @contextmanager
     def open(
@@ -102,7 +101,7 @@ class Client:
 
         Raises:
             FetchError: no good answer, or the connection broke while the body was read.
-            LoginRefused: the login's renewed token was refused too.
+            LoginRefused: the token endpoint does not accept the account.
         """
         from requests import RequestException
         from urllib3.exceptions import HTTPError
@@ -133,8 +132,8 @@ class Client:
             except Transient as error:
                 patience.wait(error)
 
-    def json(self, method: str, url: str, **request: Any) -> Any:
-        """Return the JSON value that `url` answers with.
+    def json(self, method: str, url: str, tries: int | None = None, **request: Any) -> Any:
+        """Return the JSON value that `url` answers with; `request` is as in `open`, `tries` as in `patience`.
 
         Raises:
             FetchError: there is none.
@@ -144,7 +143,7 @@ class Client:
             with self.open(method, url, **request) as response:
                 return response.json()
 
-        return self.persistently(attempt)
+        return self.persistently(attempt, tries)
 
     def _answer(self, method: str, url: str, redirects: bool, anonymous: bool, request: dict[str, Any]) -> Response:
         """Return the answer, with the token renewed once if it is refused."""
@@ -158,7 +157,7 @@ class Client:
         response = self._follow(method, url, self.login.renewed(token), redirects, request)
         if token_was_refused(response):
             response.close()
-            raise LoginRefused(f"{shown(url)} refuses the account's fresh token (HTTP 401); may it download there?")
+            raise FetchError(f"{shown(url)} refuses the account's fresh token (HTTP 401); may it download there?", 401)
         return response
 
     def _follow(self, method: str, url: str, token: str | None, redirects: bool, request: dict[str, Any]) -> Response:
@@ -200,30 +199,6 @@ def session_without_redirects() -> Session:
             return None
 
     return Plain()
-
-
-def is_web_address(text: object) -> bool:
-    """Return whether `text` is a well-formed http or https address."""
-    try:
-        parts = urlsplit(text) if isinstance(text, str) else None
-        return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an IPv6 host that is none
-        return False
-
-
-def joined(base: str, reference: object) -> str:
-    """Return the address that `reference` means on the page `base`; empty when it is none."""
-    try:
-        target = urljoin(base, reference) if isinstance(reference, str) else ""
-    except ValueError:
-        return ""
-    return target if is_web_address(target) else ""
-
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return (scheme, host, port) of `url`."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def token_was_refused(response: Response) -> bool:

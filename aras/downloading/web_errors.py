@@ -6,8 +6,9 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from aras.downloading.addresses import printable, shown, whole_number
 from aras.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes that another try may mend."""
+SURVEY_TRIES = 6  # for what is asked first, while somebody waits for the answer; half a minute
 GONE = frozenset({404, 410})
+PROXY_LOGIN = 407
+PROXY_REFUSES = (
+    "the proxy wants a login (HTTP 407); put it into HTTPS_PROXY and HTTP_PROXY: http://user:password@host:port"
+)
 
 
 class FetchError(UserError):
@@ -40,7 +46,7 @@ class Transient(FetchError):
 
 
 class Unreachable(Transient):
-    """No connection to the host at all: trying its other files is of no use."""
+    """No connection to the host at all: trying its other files is of no use, those of other hosts may fare better."""
 
 
 class Stopped(UserError):
@@ -51,17 +57,17 @@ class LoginRefused(UserError):
     """The account or its token is not accepted: trying on would only lock the account."""
 
 
-def shown(url: str) -> str:
-    """Return `url` as a message may show it: without user, password and query, where secrets travel."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def check_status(response: Response) -> None:
-    """Raise the `FetchError` that the status of `response` calls for; none for 200 to 299."""
+    """Raise the `FetchError` that the status of `response` calls for; none for 200 to 299.
+
+    Raises:
+        UserError: a proxy on the way wants a login; asking again could lock the account there.
+    """
     status = response.status_code
     if 200 <= status < 300:
         return
+    if status == PROXY_LOGIN:
+        raise UserError(PROXY_REFUSES)
     host = urlsplit(response.url).hostname
     message = f"HTTP {status} from {host}: {explanation(response)}"
     if status in GONE and "NoSuchBucket" not in message:  # else the address is wrong, and says nothing of the file
@@ -77,14 +83,14 @@ def explanation(response: Response) -> str:
     found = re.search(r"<Code>([^<]+)</Code>", body) or re.search(
         r'"(?:error_)?(?:description|message)"\s*:\s*"([^"]+)', body
     )
-    return found[1][:200] if found else response.reason or "no reason given"
+    return printable(found[1][:200] if found else response.reason or "") or "no reason given"
 
 
 def retry_after(response: Response) -> float | None:
     """Return the seconds that a Retry-After header asks to wait, given as seconds or as a date; None without one."""
     told = response.headers.get("Retry-After", "").strip()
-    if told.isdigit():
-        return float(told)
+    if (seconds := whole_number(told)) is not None:
+        return float(seconds)
     try:
         moment = parsedate_to_datetime(told)
     except ValueError:
@@ -102,6 +108,8 @@ def error_of_request(error: RequestException, url: str) -> UserError:
     host = urlsplit(url).hostname
     reason = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.exceptions.ProxyError):
+        if f" {PROXY_LOGIN} " in str(error):
+            return UserError(PROXY_REFUSES)
         return Unreachable(f"the proxy to {host} does not answer; check HTTPS_PROXY and HTTP_PROXY")
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in str(error).upper():
         return UserError(

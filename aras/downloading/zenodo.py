@@ -6,22 +6,19 @@ a hundred gigabytes are hashed once and not on every run. https://developers.zen
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aras.downloading.download import Damaged
+from aras.downloading.addresses import joined, printable, shown
+from aras.downloading.download import Damaged, md5_of
 from aras.downloading.jobs import Job
-from aras.downloading.web import Client, is_web_address
-from aras.downloading.web_errors import FetchError, shown
+from aras.downloading.web import Client
+from aras.downloading.web_errors import SURVEY_TRIES, FetchError
 from aras.errors import UserError
 from aras.files import read_json, write_json
 
-CHUNK = 1 << 20  # bytes
 STATE = "published.json"
 CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{32}) [ *](\S.*)")
 
@@ -69,7 +66,7 @@ def locate(client: Client, url: str, jobs: list[ZipJob]) -> None:
         UserError: it is no record, or its checksums are not ours.
     """
     try:
-        files = files_of_record(client.json("GET", url))
+        files = files_of_record(client.json("GET", url, SURVEY_TRIES))
     except FetchError as error:
         raise UserError(f"--zenodo-url: no record at {shown(url)}: {error}") from None
     for job in jobs:
@@ -77,15 +74,18 @@ def locate(client: Client, url: str, jobs: list[ZipJob]) -> None:
         if entry is None:
             job.fail(f"the record at {shown(url)} has no such file")
             continue
-        links = entry.get("links") or {}
-        job.url = links.get("content") or links.get("download") or links.get("self") or ""
-        if not is_web_address(job.url):
+        links = entry.get("links")
+        links = links if isinstance(links, dict) else {}
+        job.url = joined(url, links.get("content") or links.get("download") or links.get("self"))
+        if not job.url:
             job.fail(f"the record at {shown(url)} gives no address for it")
         size = entry.get("size", entry.get("filesize"))
         job.size = job.promised = size if isinstance(size, int) else None
         md5 = str(entry.get("checksum") or job.md5).split(":")[-1].lower()
         if md5 != job.md5:
-            raise UserError(f"--checksums says {job.md5} for {job.name}, the record {md5}; get the repository's newest")
+            raise UserError(
+                f"--checksums says {job.md5} for {job.name}, the record {printable(md5)}; get the repository's newest"
+            )
 
 
 def files_of_record(record: Any) -> dict[str, dict[str, Any]]:
@@ -102,30 +102,13 @@ def files_of_record(record: Any) -> dict[str, dict[str, Any]]:
     return {str(entry.get("key") or entry.get("filename")): entry for entry in listed if isinstance(entry, dict)}
 
 
-def md5_of(path: Path, make_bar: Callable[..., Any] | None = None) -> str:
-    """Return the MD5 of `path` in hexadecimal.
-
-    Args:
-        path: the file.
-        make_bar: from total and initial bytes and a word to a progress bar, a context manager.
-    """
-    digest = hashlib.md5(usedforsecurity=False)
-    bar = make_bar(path.stat().st_size, 0, f"MD5 of {path.name}") if make_bar else nullcontext()
-    with path.open("rb") as file, bar as shown_bar:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            if shown_bar is not None:
-                shown_bar.update(len(chunk))
-    return digest.hexdigest()
-
-
 class State:
     """What earlier runs found out about the zips of the dataset at `data`."""
 
     def __init__(self, data: Path):
         self.path = data / STATE
         self.zips: dict[str, dict[str, Any]] = read_json(self.path) if self.path.exists() else {}
-        if not isinstance(self.zips, dict):
+        if not isinstance(self.zips, dict) or not all(isinstance(known, dict) for known in self.zips.values()):
             raise UserError(f"{self.path} is not what an earlier run left; delete it, and the zips are checked anew")
 
     def verified(self, archive: Path, md5: str) -> bool:
@@ -140,14 +123,14 @@ class State:
         self.zips[archive.name] = {**known, "md5": md5, "file": _identity(archive)}
         write_json(self.path, self.zips)
 
-    def unpacked(self, name: str, md5: str) -> int:
-        """Return how many files came out of the zip `name` with this `md5`; 0 while it is not wholly unpacked."""
+    def unpacked(self, name: str, md5: str) -> bool:
+        """Return whether all that the zip `name` with this `md5` holds was put in place."""
         known = self.zips.get(name, {})
-        return known.get("unpacked", 0) if known.get("md5") == md5 else 0
+        return known.get("md5") == md5 and known.get("unpacked") is True
 
-    def set_unpacked(self, name: str, count: int) -> None:
-        """Remember that all `count` files of the zip `name` are in place."""
-        self.zips[name]["unpacked"] = count
+    def set_unpacked(self, name: str) -> None:
+        """Remember that all that the zip `name` holds is in place."""
+        self.zips[name]["unpacked"] = True
         write_json(self.path, self.zips)
 
 
