@@ -28,8 +28,15 @@ REMEDIES = {
 class Command(click.Command):
     """A click command whose foreseeable failures are one line on stderr and exit code 1, never a traceback.
 
-    Set `ARAS_TRACEBACK=1` in the environment to see the traceback all the same.
+    Set `ARAS_TRACEBACK=1` in the environment to see the traceback all the same. In the help, a line with nothing but
+    a backslash and a b keeps the paragraph after it as it is written, also when the docstring is a raw string.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Take what click.Command takes."""
+        super().__init__(*arguments, **options)
+        if self.help:
+            self.help = self.help.replace("\\b\n", "\b\n")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn `UserError` and `OSError` into one line."""

