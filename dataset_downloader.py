@@ -7,7 +7,6 @@ Paper: "Grounding Synthetic Data Generation With Vision and Language Models", se
 https://arxiv.org/abs/2603.09625. Where we differ from the published script: docs/differences.md.
 """
 
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import click
 
 from aras.command import Command, dry_run_option
 from aras.downloading import published, raw_tiles, zenodo
-from aras.downloading.areas import read_area, tiles_of_area, tiles_of_bbox
-from aras.downloading.console import byte_bar, products_of_names, url_option
+from aras.downloading.console import byte_bar, products_of_names, tell, tell_unsound, url_option
 from aras.downloading.download import discard, md5_of
 from aras.downloading.fetching import fetch, measure
 from aras.downloading.jobs import (
@@ -31,7 +29,8 @@ from aras.downloading.jobs import (
     table_lines,
 )
 from aras.downloading.login import Login, account_from_environment
-from aras.downloading.raw_tiles import RGBNIR, TileJob
+from aras.downloading.raw_tiles import TileJob
+from aras.downloading.tile_plan import locate, plan
 from aras.downloading.web import Client
 from aras.downloading.web_errors import Unreachable
 from aras.errors import UserError
@@ -42,25 +41,6 @@ PAPER_BBOX = (25.668510437000105, 35.81543000000018, 44.83476000000008, 42.10757
 DATASET = "ARAS400k"
 ZENODO_RECORD = "18890661"
 CHECKSUMS = Path(__file__).with_name("checksums.md5")
-COLLECTION_VERSION = {2021: "v2", 2020: "v1"}
-
-
-def plan(options: dict[str, Any]) -> list[TileJob]:
-    """Return the tiles that the options ask for, by product, south to north and west to east."""
-    year, outdir = options["year"], options["outdir"]
-    area = read_area(options["aoi"]) if options["aoi"] else None
-    jobs = []
-    for product in options["products"]:
-        image = product is RGBNIR
-        tiles = tiles_of_area(area, product.degrees) if area else tiles_of_bbox(options["bbox"], product.degrees)
-        if options["source"] == "aws":
-            jobs += raw_tiles.bucket_jobs(product, tiles, year, options["s2_url" if image else "map_url"], outdir)
-        else:
-            name = options["image_collection" if image else "map_collection"]
-            name = name or product.collection.format(year=year, version=COLLECTION_VERSION[year])
-            address = f"{options['stac_url'].rstrip('/')}/collections/{name}"
-            jobs += raw_tiles.catalogue_jobs(product, tiles, year, address, outdir)
-    return jobs
 
 
 def zip_jobs(options: dict[str, Any]) -> list[zenodo.ZipJob]:
@@ -78,7 +58,7 @@ def survey(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None
     raw_tiles.mark_known_missing(jobs)
     tell_unsound(jobs)
     if options["source"] == "terrascope":
-        raw_tiles.locate(client, options["stac_url"], jobs, options["year"])
+        locate(client, options["stac_url"], jobs, options["year"])
     try:
         measure(client, jobs, options["connections"])
     except Unreachable as error:
@@ -87,23 +67,10 @@ def survey(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None
         click.echo(f"{error}; the sizes told are those of usual tiles", err=True)
 
 
-def tell_unsound(jobs: list[Any]) -> None:
-    """Print which files are there but do not count."""
-    for job in still_wanted(jobs):
-        if job.reason:
-            click.echo(f"{job.path} does not count as present: {job.reason}", err=True)
-
-
 def tell_result(jobs: list[Any]) -> None:
     """Print the table of what became of `jobs`."""
     tell(table_lines(jobs))
     tell(raw_tiles.missing_lines(jobs))
-
-
-def tell(lines: Iterable[str]) -> None:
-    """Print `lines`."""
-    for line in lines:
-        click.echo(line)
 
 
 def download_tiles(client: Client, jobs: list[TileJob], options: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 import dataset_downloader
-from aras.downloading import raw_tiles
+from aras.downloading import raw_tiles, tile_plan
 from aras.downloading.fetching import in_threads
 from aras.downloading.web import Client
 from aras.downloading.web_errors import Transient
@@ -887,7 +887,7 @@ def test_an_unusable_token_is_not_shown(tmp_path, token):
 def test_a_programming_error_names_the_file_and_hides_its_address(tmp_path, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # it would only draw the traceback
     product = raw_tiles.RGBNIR
-    job = raw_tiles.bucket_jobs(product, ["N40E029"], 2021, "https://h/?signature=secret", tmp_path)[0]
+    job = tile_plan.bucket_jobs(product, ["N40E029"], 2021, "https://h/?signature=secret", tmp_path)[0]
     with pytest.raises(RuntimeError, match="N40E029") as caught:
         in_threads(lambda job: 1 / 0, [job], 1, threading.Event())
     assert "secret" not in str(caught.value)
@@ -1236,6 +1236,7 @@ def test_ctrl_c_ends_promptly_and_keeps_the_part(bucket, tmp_path):
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=15)[0]
     assert process.returncode == 1 and time.monotonic() - started < 5
+    assert table(output)["rgbnir"][-1] >= 1
     assert "Aborted!" in output and "Traceback" not in output and part.stat().st_size == 40_000
 
 
@@ -1245,6 +1246,7 @@ def test_full_disk_is_one_line_and_keeps_what_is_there(bucket, tmp_path):
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 1 and "Traceback" not in output
     assert output.strip().splitlines()[-1].startswith("Error: ") and "File too large" in output
+    assert len(table(output)["rgbnir"]) == 5  # some are unfinished
     assert run(bucket, tmp_path).exit_code == 0 and len(tree(tmp_path)) == 6
 
 

@@ -1,13 +1,15 @@
-"""How the script talks: options of addresses and products, and the progress bar."""
+"""How the script talks: options of addresses and products, lines of text, the progress bar."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from aras.downloading.addresses import is_web_address
+from aras.downloading.jobs import still_wanted
 from aras.downloading.raw_tiles import PRODUCTS
 
 
@@ -19,6 +21,19 @@ def byte_bar(total: int, initial: int = 0, what: str = "download") -> Any:
     return tqdm(
         total=total, initial=initial, unit="B", unit_scale=True, desc=what, mininterval=pause, maxinterval=pause
     )
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print `lines`."""
+    for line in lines:
+        click.echo(line)
+
+
+def tell_unsound(jobs: list[Any]) -> None:
+    """Print which files are there but do not count."""
+    for job in still_wanted(jobs):
+        if job.reason:
+            click.echo(f"{job.path} does not count as present: {job.reason}", err=True)
 
 
 def products_of_names(context: click.Context, parameter: click.Parameter, names: str) -> list[Any]:

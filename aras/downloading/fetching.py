@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aras.downloading.addresses import origin
-from aras.downloading.download import PARTIAL_CONTENT, Origin, discard, download, held_bytes, range_total
+from aras.downloading.download import discard, download, held_bytes
 from aras.downloading.jobs import DONE, FAILED, MISSING, Job, still_wanted
+from aras.downloading.origins import PARTIAL_CONTENT, Origin, range_total
 from aras.downloading.web import Client
 from aras.downloading.web_errors import FetchError, Missing, Unreachable
 from aras.errors import UserError
@@ -107,11 +108,11 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
         make_bar: from total and initial bytes to a progress bar, a context manager.
 
     Raises:
-        Unreachable: a host could not be reached any more; the files of the others have been fetched.
+        FetchError: a host does not serve any more; the files of the others have been fetched.
         UserError: the login or the disk failed, so that going on is of no use; what has come is kept.
     """
     todo = sorted(still_wanted(jobs), key=lambda job: job.size is None)  # first from the hosts that answer
-    dead: dict[tuple[Any, ...], Unreachable] = {}
+    dead: dict[tuple[Any, ...], FetchError] = {}
     if not todo:
         return
 

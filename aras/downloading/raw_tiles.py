@@ -1,4 +1,4 @@
-"""The raw tiles of an area: what they are called, where they are to be had, whether a file is one, and what is known.
+"""The two kinds of raw tile: what they are called, whether a file is one, and what is known of which exist.
 
 In each folder, `missing.csv` lists the tiles that do not exist (open sea), with the address that said so, and
 `failures.csv` those that could not be had last time, with the reason.
@@ -7,18 +7,16 @@ In each folder, `missing.csv` lists the tiles that do not exist (open sea), with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from aras.downloading.addresses import shown
 from aras.downloading.download import Damaged
 from aras.downloading.fetching import in_threads
-from aras.downloading.jobs import DONE, FAILED, MISSING, PRESENT, WANTED, Job, still_wanted
+from aras.downloading.jobs import DONE, FAILED, MISSING, PRESENT, WANTED, Job
 from aras.downloading.notes import read_notes, update_notes
-from aras.downloading.stac import assets_of_tiles, boxes_of, check_collection, search
-from aras.downloading.web import Client
-from aras.tiles import IMAGE_DEGREES, MAP_DEGREES, VERSION_OF_YEAR, image_file, map_file, tile_corner
+from aras.tiles import IMAGE_DEGREES, MAP_DEGREES, image_file, map_file, tile_corner
 
 MISSING_FILE = "missing.csv"
 TOLERANCE = 0.01  # degrees that a tile may lie off the corner in its name
@@ -83,69 +81,6 @@ class TileJob(Job):
         check_tile(path, self.name, self.product)
 
 
-def bucket_jobs(product: Product, tiles: Iterable[str], year: int, base: str, outdir: Path) -> list[TileJob]:
-    """Return the jobs of `tiles` from the open bucket, or a mirror of it, at `base`; it has none of open sea."""
-    jobs = []
-    for tile in tiles:
-        file, version = product.file_name(tile, year), VERSION_OF_YEAR[year]
-        url = f"{base.rstrip('/')}/{product.bucket_path.format(year=year, tile=tile, file=file, version=version)}"
-        jobs.append(tile_job(product, tile, year, url, outdir))
-        jobs[-1].url, jobs[-1].optional = url, True
-    return jobs
-
-
-def catalogue_jobs(product: Product, tiles: Iterable[str], year: int, collection: str, outdir: Path) -> list[TileJob]:
-    """Return the jobs of `tiles` from the STAC collection at `collection`; `locate` finds their files."""
-    return [tile_job(product, tile, year, collection, outdir) for tile in tiles]
-
-
-def tile_job(product: Product, tile: str, year: int, address: str, outdir: Path) -> TileJob:
-    """Return the job of a `tile` of which `address` can say whether it exists."""
-    path = outdir / product.folder.format(year=year) / product.file_name(tile, year)
-    size = product.mean_size
-    return TileJob(name=tile, group=product.name, path=path, usual_size=size, product=product, address=address)
-
-
-def mark_present(jobs: list[TileJob], connections: int, stop: threading.Event) -> None:
-    """Mark the jobs whose file is there and sound; one that is not sound gets a reason and stays wanted."""
-
-    def look(job: TileJob) -> None:
-        try:
-            job.check(job.path)
-            job.state = PRESENT
-        except Damaged as error:
-            job.reason = str(error)
-
-    in_threads(look, [job for job in jobs if job.path.exists()], connections, stop)
-
-
-def locate(client: Client, stac_url: str, jobs: list[TileJob], year: int) -> None:
-    """Set the address and size of the wanted `jobs` by a search of the catalogue; those not in it are missing.
-
-    Raises:
-        UserError: the catalogue cannot be searched, or has no such collection.
-    """
-    for product in PRODUCTS.values():
-        asked = {job.name: job for job in still_wanted(jobs) if job.product is product}
-        if not asked:
-            continue
-        address = next(iter(asked.values())).address
-        collection = address.rpartition("/")[2]
-        items = (item for box in boxes_of(asked, product.degrees) for item in search(client, stac_url, collection, box))
-        found = assets_of_tiles(items, {tile: product.file_name(tile, year) for tile in asked})
-        if not found:
-            check_collection(client, address, product.collection_option)
-        for tile, job in asked.items():
-            asset = found.get(tile)
-            if asset:
-                job.url, job.promised = asset
-                job.size = job.promised
-            elif tile in found:
-                job.fail(f"its item in {collection} has no GeoTIFF to download")
-            else:
-                job.state = MISSING
-
-
 def check_tile(path: Path, tile: str, product: Product) -> None:
     """Open the GeoTIFF at `path` and read the block that is stored last, the first to be lost when a file is cut.
 
@@ -170,6 +105,19 @@ def check_tile(path: Path, tile: str, product: Product) -> None:
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise Damaged(f"the file is no readable GeoTIFF ({reason})") from None
+
+
+def mark_present(jobs: list[TileJob], connections: int, stop: threading.Event) -> None:
+    """Mark the jobs whose file is there and sound; one that is not sound gets a reason and stays wanted."""
+
+    def look(job: TileJob) -> None:
+        try:
+            job.check(job.path)
+            job.state = PRESENT
+        except Damaged as error:
+            job.reason = str(error)
+
+    in_threads(look, [job for job in jobs if job.path.exists()], connections, stop)
 
 
 def mark_known_missing(jobs: list[TileJob]) -> None:
