@@ -656,6 +656,17 @@ def test_a_dead_host_does_not_stop_the_files_of_another(bucket, tmp_path, when):
     assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("Error: cannot reach 127.0.0.1")
 
 
+def test_a_host_that_fails_file_after_file_is_left_alone(bucket, tmp_path):
+    with Loopback() as other:
+        fill(other)
+        for tile in (f"N{lat}E{lon:03d}" for lat in range(40, 44) for lon in range(29, 33)):
+            other.faults[path_of(tile, "S2RGBNIR")].extend([Fault(503)] * 3)
+        box, more = ("29", "40", "33", "44"), ("--tries", 2, "--connections", 1)
+        result = run(bucket, tmp_path, "--s2-url", other.url, *more, box=box)
+    assert result.exit_code == 1 and "HTTP 503" in result.output.splitlines()[-1]
+    assert table(result.output) == {"rgbnir": [0, 0, 0, 8, 8], "map": [2, 0, 2, 0, 0]}
+
+
 def test_each_disk_is_checked(bucket, tmp_path):
     """The folder of images is a link to another disk, which is smaller."""
     other = Path("/dev/shm")

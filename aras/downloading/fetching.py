@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +15,12 @@ from aras.downloading.download import discard, download, held_bytes
 from aras.downloading.jobs import DONE, FAILED, MISSING, Job, still_wanted
 from aras.downloading.origins import PARTIAL_CONTENT, Origin, range_total
 from aras.downloading.web import Client
-from aras.downloading.web_errors import FetchError, Missing, Unreachable
+from aras.downloading.web_errors import FetchError, Missing, Transient, Unreachable
 from aras.errors import UserError
 
 T = TypeVar("T", bound=Job)
 PARTING = 1.0  # s that threads get to end; one that waits for a silent server is left behind
+MOST_GIVEN_UP = 8  # files in a row for which patience with one host ended, before its others are left for another run
 FEW_TRIES = 3  # for a size, which one can do without
 
 
@@ -113,6 +115,7 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
     """
     todo = sorted(still_wanted(jobs), key=lambda job: job.size is None)  # first from the hosts that answer
     dead: dict[tuple[Any, ...], FetchError] = {}
+    given_up: Counter[tuple[Any, ...]] = Counter()  # files of a host in a row
     if not todo:
         return
 
@@ -124,6 +127,7 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
             download(client, job, progress.at)
             job.state = DONE
             dead.pop(host, None)
+            given_up.pop(host, None)
         except Unreachable as error:
             dead[host] = error
         except FetchError as error:
@@ -132,6 +136,9 @@ def fetch(client: Client, jobs: Sequence[Job], connections: int, make_bar: Calla
                 discard(job.path)
                 job.state = MISSING if job.optional else FAILED
             progress.at(job.path, 0, 0)
+            given_up[host] += isinstance(error, Transient)
+            if given_up[host] >= MOST_GIVEN_UP:
+                dead[host] = error
 
     with make_bar(sum(job.expected for job in todo), sum(held_bytes(job.path) for job in todo)) as bar:
         progress = Progress(bar, todo)
