@@ -42,7 +42,7 @@ $(BIN)/python:
 		else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; fi
 
 $(VENV)/.installed: requirements.txt | $(BIN)/python
-	$$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python -r requirements.txt
+	$$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
