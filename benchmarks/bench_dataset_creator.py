@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,7 +145,10 @@ def main(rows: int, workers: int) -> None:
         )
         units = list(units_of(image, (land_map,), cutting))
         pool = Parallel(n_jobs=workers)
-        pool(delayed(png_of_image)(p) for p, _ in sample_patches(folder)[:workers])  # start the workers
+        scratch = replace(cutting, output=folder / "scratch")
+        pool(
+            delayed(cut_and_weigh)(unit, scratch) for unit in units[: 2 * workers]
+        )  # start the workers, warm the files
 
         start = time.perf_counter()
         peak = max(pool(delayed(cut_and_weigh)(unit, cutting) for unit in units))
