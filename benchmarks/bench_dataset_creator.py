@@ -146,9 +146,7 @@ def main(rows: int, workers: int) -> None:
         units = list(units_of(image, (land_map,), cutting))
         pool = Parallel(n_jobs=workers)
         scratch = replace(cutting, output=folder / "scratch")
-        pool(
-            delayed(cut_and_weigh)(unit, scratch) for unit in units[: 2 * workers]
-        )  # start the workers, warm the files
+        pool(delayed(cut_and_weigh)(unit, scratch) for unit in units[: 2 * workers])
 
         start = time.perf_counter()
         peak = max(pool(delayed(cut_and_weigh)(unit, cutting) for unit in units))
