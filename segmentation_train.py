@@ -28,7 +28,7 @@ from aras.legend import CLASS_NAMES
 from aras.loading import EpochBatches, PairSet, PaperAugmentation, batches_of, loader_of
 from aras.pairs import GENERATED, Pairs, find_pairs, image_size, told_size
 from aras.patches import png_of_mask
-from aras.runs import FREE, begin_run, check_same_options, plain
+from aras.runs import FREE, begin_run, check_same_options
 from aras.segmenter import ARCHITECTURES, STRIDE, build_model, dice_loss, evaluate, file_safe, logits_of
 from aras.training import (
     Log,
@@ -278,7 +278,7 @@ def is_finished(options: Options) -> bool:
     """
     record, last, tested = (options.outdir / name for name in ("run.json", "last.pt", "test_metrics.json"))
     if record.exists():
-        check_same_options(record, {name: plain(value) for name, value in asdict(options).items()}, FREE_OPTIONS)
+        check_same_options(record, asdict(options), FREE_OPTIONS)
     elif last.exists():
         raise UserError(f"{last} lacks the run.json that tells of what run it is; delete it, or name another --outdir")
     if not tested.exists():

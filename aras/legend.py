@@ -116,7 +116,7 @@ def read_mask(path: Path) -> np.ndarray:
             if image.mode in ("RGB", "RGBA"):
                 return labels_from_colors(np.asarray(image)[..., :3], str(path))
             mode = image.mode
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path} is missing; every image needs its mask, so make the dataset again") from None
         raise UserError(f"{path} cannot be read ({error}); delete it and make it again") from None

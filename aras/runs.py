@@ -31,14 +31,13 @@ def begin_run(
     Raises:
         UserError: `path` tells of a run with other options; the message names them.
     """
-    options = {name: plain(value) for name, value in options.items()}
     if path.exists():
         check_same_options(path, options, free)
         return True
     write_json(
         path,
         {
-            "options": options,
+            "options": {name: plain(value) for name, value in options.items()},
             "command": sys.argv,
             "commit": commit_of_code(),
             "seed": options.get("seed"),
@@ -57,10 +56,17 @@ def check_same_options(path: Path, options: dict[str, Any], free: frozenset[str]
     if not isinstance(before, dict):
         raise UserError(f"{path} does not tell of a run; delete its folder or name another one")
     names = sorted((before.keys() | options.keys()) - free)
-    changed = [name for name in names if before.get(name) != options.get(name)]
+    changed = [name for name in names if not same(before.get(name), options.get(name))]
     if changed:
-        told = "; ".join(f"--{n.replace('_', '-')} was {before.get(n)}, now {options.get(n)}" for n in changed)
+        told = "; ".join(f"--{n.replace('_', '-')} was {before.get(n)}, now {plain(options.get(n))}" for n in changed)
         raise UserError(f"{path} is of a run with other options: {told}. Repeat those, or name another output")
+
+
+def same(before: Any, now: Any) -> bool:
+    """Return whether the option `now` is what run.json tells of as `before`; a path however it is spelt."""
+    if isinstance(now, Path) and isinstance(before, str):
+        return Path(before).absolute() == now.absolute()
+    return bool(before == plain(now))
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,14 @@ def test_other_options_are_named_all_at_once(tmp_path):
     begin_run(tmp_path / "run.json", {"seed": 0, "lr": 0.1, "data": "a"})
     with pytest.raises(UserError, match=r"--lr was 0\.1, now 0\.2; --seed was 0, now 1"):
         begin_run(tmp_path / "run.json", {"seed": 1, "lr": 0.2, "data": "a"})
+
+
+def test_a_path_is_the_same_however_it_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin_run(tmp_path / "run.json", {"data": Path("here")})
+    assert begin_run(tmp_path / "run.json", {"data": tmp_path / "here"}) is True
+    with pytest.raises(UserError, match="--data was here, now there"):
+        begin_run(tmp_path / "run.json", {"data": Path("there")})
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"name": "of something else"}'])
