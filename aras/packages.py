@@ -5,6 +5,7 @@ these, with the same index settings and no account. Nothing is installed into th
 along.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,10 @@ class FetchError(UserError):
     """The index cannot be reached, or has not the file that was asked for."""
 
 
+class ChecksumError(UserError):
+    """The index gave another file than the pinned one: no reason to go on with something else."""
+
+
 @dataclass(frozen=True)
 class Package:
     """One file of the package index: `sha256` is of its wheel or source archive."""
@@ -33,7 +38,8 @@ def fetch_package(package: Package, folder: Path) -> Path:
     """Return the folder `<folder>/<name>-<version>` with the unpacked package, fetched when it is not there yet.
 
     Raises:
-        FetchError: it cannot be fetched, or is not the file with that checksum.
+        FetchError: it cannot be fetched.
+        ChecksumError: what came is not the pinned file.
     """
     target = folder / f"{package.name}-{package.version}"
     if target.is_dir():
@@ -56,6 +62,11 @@ def _install(package: Package, target: Path) -> None:
         requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
         options = ["--target", str(target), "--no-deps", "--require-hashes", "-r", str(requirements)]
         done = subprocess.run([*installer(), *options], capture_output=True, text=True, check=False)
+    if done.returncode and re.search(r"hash mismatch|do not match the hashes", done.stderr, re.IGNORECASE):
+        raise ChecksumError(
+            f"the package {package.name} {package.version} is not the file with the pinned checksum "
+            f"({package.sha256}); do not use it, and check the package index's settings"
+        )
     if done.returncode:
         raise FetchError(
             f"the package {package.name} {package.version} cannot be fetched ({complaint(done.stderr)}); check the "

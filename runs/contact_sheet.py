@@ -139,14 +139,13 @@ def draw_legend(figure: "Figure", columns: list[list[np.ndarray]]) -> None:
 
 
 def titles_of(split: str, metrics: Path, region: Path) -> tuple[str, str]:
-    """Return the figure's two title lines, which say what kind of map the scores are against."""
+    """Return the figure's two title lines: what kind of map the scores are against, and the test split's scores."""
     kind = read_json(region)["region"] if region.is_file() else "your data"
     against = {
         "sample": "real Sentinel-2 pixels, scored against a weak map (OpenStreetMap and spectral rules)",
         "fake": "the FAKE world of the tests, no real pixels",
     }.get(kind, "scored against its masks")
-    scores = read_json(metrics)
-    return f"Held-out patches ({split}): {against}", score_line(scores)
+    return f"Held-out patches ({split}): {against}", score_line(read_json(metrics)) if split == "test" else ""
 
 
 @click.command(cls=Command)
@@ -187,9 +186,10 @@ def main(data: Path, split: str, predictions: Path, metrics: Path, region: Path,
 
     Example: python runs/contact_sheet.py --data demo/ARAS400k --predictions demo/predictions/masks
 
-    To resume, run the same command again; a figure newer than the scores is left alone.
+    To resume, run the same command again; a figure newer than scores and predictions is left alone.
     """
-    if output.is_file() and metrics.is_file() and output.stat().st_mtime >= metrics.stat().st_mtime:
+    sources = (metrics, predictions)
+    if output.is_file() and all(s.exists() and output.stat().st_mtime >= s.stat().st_mtime for s in sources):
         click.echo(f"{output} is there already")
         return
     pairs = find_pairs(data, split)

