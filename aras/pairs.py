@@ -16,6 +16,8 @@ from aras.legend import read_mask
 
 SUFFIX = ".png"
 GENERATED = "generated"
+MODES = ("RGB", "RGBA", "P", "L")
+"""Pillow's names for what is read: of others, such as 16-bit grey, its conversion to RGB would cut the values off."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,20 @@ def read_image(path: Path) -> np.ndarray:
     """Return the image file `path` as (H, W, 3) uint8 RGB.
 
     Raises:
-        UserError: it is missing or cannot be read.
+        UserError: it is missing, cannot be read, or does not have 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            if image.mode in MODES:
+                return np.asarray(image.convert("RGB"))
+            mode = image.mode
     except FileNotFoundError:
         raise UserError(f"{path} is missing; it was there when the folder was listed") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's message repeats the path, or the file object that it was given.
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise UserError(f"{path} cannot be read ({reason}); delete it and make it again") from None
+    raise UserError(f"{path} has pixels of mode {mode}; make it an 8-bit image of mode {', '.join(MODES)}")
 
 
 def image_size(path: Path) -> tuple[int, int]:

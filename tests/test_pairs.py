@@ -9,7 +9,7 @@ from tiny_dataset import make_dataset
 from aras.errors import UserError
 from aras.legend import NO_DATA
 from aras.loading import EpochBatches, PairSet, PaperAugmentation
-from aras.pairs import find_pairs, read_pair
+from aras.pairs import find_pairs, read_image, read_pair
 
 
 @pytest.fixture
@@ -70,6 +70,22 @@ def test_an_unreadable_file_is_named(data, which, content):
     with pytest.raises(UserError, match=f"{which}s/N41E031_000_000.png cannot be read") as error:
         read_pair(*files, (32, 32))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_an_image_that_is_not_of_8_bits_is_named(data, mode):
+    image, _ = first_files(data)
+    Image.new(mode, (32, 32), 1).save(image, format="TIFF")
+    with pytest.raises(UserError, match=r"images/N41E031_000_000.png has pixels of mode (I;16|I|F); make it an 8-bit"):
+        read_image(image)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_other_images_of_8_bits_are_read(data, mode):
+    image, _ = first_files(data)
+    with Image.open(image) as content:
+        content.convert(mode).save(image)
+    assert read_image(image).shape == (32, 32, 3)
 
 
 def test_a_size_that_differs_is_named_width_first(data):
