@@ -54,11 +54,22 @@ def check_sums(path: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Any]) -> None:
-    """Write `tensors` to `path` by `torch.save`, wholly or not at all."""
+    """Write `tensors` to `path` by `torch.save`, wholly or not at all.
+
+    Raises:
+        OSError: the disk is full, for one. PyTorch hides it behind an error of its own zip writer.
+    """
     import torch
 
     with whole_file(path) as part:
-        torch.save(tensors, part)
+        try:
+            with part.open("wb") as file:
+                torch.save(tensors, file)
+        except RuntimeError as error:
+            cause = error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
 
 
 def fit_tensors(module: "torch.nn.Module", tensors: dict[str, Any], path: Path, what: str) -> None:
