@@ -160,11 +160,7 @@ def new_state(options: Options, model: "torch.nn.Module", device: "torch.device"
 
 
 def train_epoch(state: State, loader: Any, options: Options, device: "torch.device") -> float:
-    """Train one epoch and return its mean loss.
-
-    Raises:
-        UserError: the loss is not a number.
-    """
+    """Train one epoch and return its mean loss; one that is no number ends the epoch early."""
     import torch
 
     state.model.train()
@@ -179,18 +175,25 @@ def train_epoch(state: State, loader: Any, options: Options, device: "torch.devi
         state.optimizer.step()
         total += loss.detach() * len(images)
         seen += len(images)
-        if (step + 1) % LOOK_EVERY == 0 or step + 1 == len(loader):
-            check_finite(float(total), epoch, options)
+        if (step + 1) % LOOK_EVERY == 0 and not torch.isfinite(total):
+            break
     return float(total) / seen
 
 
-def check_finite(loss: float, epoch: int, options: Options) -> None:
-    """Raise `UserError` when `loss` is not a finite number."""
-    if not np.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} in epoch {epoch}; start again with a lower --lr (it was {options.lr:g}) and another"
-            f" --outdir. {options.outdir} still holds what the {epoch - 1} epochs before gave"
-        )
+def check_finite(state: State, losses: dict[str, float], options: Options) -> None:
+    """Raise `UserError` unless the losses and weights after an epoch are numbers; nothing of it is kept otherwise."""
+    import torch
+
+    tensors = (tensor for tensor in state.model.state_dict().values() if tensor.is_floating_point())
+    if all(map(np.isfinite, losses.values())) and all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        return
+    told = ", ".join(f"{name} {loss}" for name, loss in losses.items())
+    remedy = f"start again with a lower --lr (it was {options.lr:g})"
+    if state.epoch:
+        remedy += f" and another --outdir; {options.outdir} still holds what the epochs up to {state.epoch} gave"
+    else:
+        remedy = f"delete {options.outdir}, which holds no finished epoch, and {remedy}"
+    raise UserError(f"training diverged in epoch {state.epoch + 1} ({told}); {remedy}")
 
 
 def is_over(state: State, options: Options) -> bool:
@@ -210,7 +213,9 @@ def train(state: State, loaders: Loaders, options: Options, device: "torch.devic
         rate = state.optimizer.param_groups[0]["lr"]
         train_loss = train_epoch(state, loaders.train, options, device)
         trained = time.perf_counter() - began
+        check_finite(state, {"loss": train_loss}, options)
         val_loss, matrix = evaluate(state.model, batches_of(loaders.val, f"val {epoch}"), device)
+        check_finite(state, {"loss": train_loss, "validation loss": val_loss}, options)
         found = scores(matrix)
         state.scheduler.step(found["f1"])
         state.epoch = epoch
@@ -260,6 +265,8 @@ def score_test(state: State, loaders: Loaders, options: Options, device: "torch.
                 archive.writestr(entry, png_of_mask(labels))
 
         loss, matrix = evaluate(state.model, batches_of(loaders.test, "test"), device, take)
+    if not np.isfinite(loss):
+        raise UserError(f"the loss on the test split is {loss}; train again with a lower --lr and another --outdir")
     found = {
         **{"images": len(loaders.test_pairs), "epochs": state.epoch, "best_epoch": state.best_epoch},
         **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": loss},

@@ -93,9 +93,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append `value` as one line of JSON to `path`."""
+    """Append `value` as one line of JSON to `path`.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def keep_epochs(path: Path, last: int) -> None:

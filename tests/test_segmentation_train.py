@@ -288,9 +288,44 @@ def test_it_stops_early_and_says_so(data, tmp_path, train, monkeypatch):
 # ------------------------------------------------------------------------------------------------------ bad inputs
 
 
-def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, train):
-    line = failure(train(data, tmp_path / "run", "--lr", 1e30))
-    assert re.search(r"the loss is \w+ in epoch \d; start again with a lower --lr", line)
+def test_a_run_that_diverges_keeps_nothing_of_that_epoch(tmp_path, train):
+    """One step, whose loss is a number: the weights after it are what shows."""
+    data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
+    outdir = tmp_path / "run"
+    line = failure(train(data, outdir, "--lr", 1e30, "--epochs", 1))
+    assert re.search(r"diverged in epoch 1 \(.*\); delete .*run, which holds no finished epoch, and start again", line)
+    assert "a lower --lr (it was 1e+30)" in line
+    assert {path.name for path in outdir.iterdir()} == {".lock", "run.json"}
+
+
+def test_a_run_that_diverges_later_says_what_is_kept(copied, data, train):
+    import torch
+
+    saved = tensors_of(copied / "last.pt")
+    saved["optimizer"]["param_groups"][0]["lr"] = 1e30
+    torch.save(saved, copied / "last.pt")
+    before = {path: path.read_bytes() for path in copied.iterdir() if path.suffix not in (".pt", ".pth")}
+    line = failure(train(data, copied, "--epochs", 3))
+    assert "diverged in epoch 3" in line
+    assert f"another --outdir; {copied} still holds what the epochs up to 2 gave" in line
+    assert {path: path.read_bytes() for path in before} == before
+    assert tensors_of(copied / "last.pt")["numbers"]["epoch"] == 2
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_rerun_completes(data, unbroken, tmp_path, train):
+    """A limit on the size of files stands in for a full disk: the write fails in the same place."""
+    outdir = tmp_path / "run"
+    command = [sys.executable, ROOT / "segmentation_train.py", "--data", data, "--outdir", outdir, "--device", "cpu"]
+    command = [str(word) for word in (*command, *TINY, "--epochs", 2)]
+    limit = "import os, sys; from resource import *; setrlimit(RLIMIT_FSIZE, (400_000, 400_000)); "
+    limit += "os.execv(sys.argv[1], sys.argv[1:])"
+    result = subprocess.run([sys.executable, "-c", limit, *command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1] == f"Error: {outdir / 'last.pt'}: File too large"
+    assert not list(outdir.glob("*.pt*"))
+    assert train(data, outdir, "--epochs", 2).exit_code == 0
+    assert_same_run(outdir, unbroken)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
