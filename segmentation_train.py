@@ -29,7 +29,16 @@ from aras.loading import EpochBatches, PairSet, PaperAugmentation, batches_of, l
 from aras.pairs import GENERATED, Pairs, find_pairs, image_size, told_size
 from aras.patches import png_of_mask
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, STRIDE, build_model, dice_loss, evaluate, file_safe, logits_of
+from aras.segmenter import (
+    ARCHITECTURES,
+    STRIDE,
+    build_model,
+    check_takes,
+    dice_loss,
+    evaluate,
+    logits_of,
+    published_name,
+)
 from aras.training import (
     Log,
     append_line,
@@ -84,7 +93,7 @@ class Options:
     @property
     def published_name(self) -> str:
         """The name that the published scripts give to this model's files."""
-        return f"ARAS400k_{self.arch}_{file_safe(self.encoder)}"
+        return published_name(self.arch, self.encoder)
 
 
 @dataclass
@@ -303,8 +312,9 @@ def run(options: Options) -> None:
     record, last = options.outdir / "run.json", options.outdir / "last.pt"
     torch.manual_seed(options.seed)  # for the weights that are drawn
     model = build_model(options.arch, options.encoder, "none" if last.exists() else options.encoder_weights)
-    state = new_state(options, model, device)
     loaders = make_loaders(options, device)
+    check_takes(model, loaders.train.dataset.size, torch.device("cpu"))
+    state = new_state(options, model, device)
     if last.exists():
         for name, value in load_state(last, options.kind, state.parts).items():
             setattr(state, name, value)

@@ -4,6 +4,7 @@ Module-level imports stay light, so that a command line can offer `ARCHITECTURES
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from aras.confusion import confusion_matrix
 from aras.errors import UserError
 from aras.files import read_json
 from aras.legend import NO_DATA, NUM_CLASSES
+from aras.pairs import told_size
 from aras.training import reachable
 
 if TYPE_CHECKING:
@@ -84,6 +86,25 @@ def _short(error: Exception) -> str:
     return message if len(message) <= 200 else message[:200] + "..."
 
 
+def check_takes(model: "torch.nn.Module", size: tuple[int, ...], device: "torch.device") -> None:
+    """Raise `UserError` when `model`, on `device`, cannot take images of (height, width) `size`: some need larger ones.
+
+    It is shown two black images; this leaves it in evaluation mode.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode():
+            labels_and_confidence(model.eval(), torch.zeros((2, *size[:2], 3), dtype=torch.uint8), device)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"--arch {type(model).__name__} does not take images of {told_size(size)} pixels ({_short(error)}); name"
+            " another --arch, or make larger patches"
+        ) from None
+
+
 def load_segmenter(weights: Path, arch: str | None, encoder: str | None) -> "torch.nn.Module":
     """Return the trained segmenter in `weights`: best.pt, a published .pth or safetensors.
 
@@ -100,7 +121,7 @@ def load_segmenter(weights: Path, arch: str | None, encoder: str | None) -> "tor
 
 
 def kind_of_weights(weights: Path, arch: str | None, encoder: str | None) -> tuple[str, str]:
-    """Return (architecture, encoder) as given, or from the run.json beside `weights`.
+    """Return (architecture, encoder) as given, or from the run.json beside `weights`, or from its published name.
 
     Raises:
         UserError: neither says.
@@ -110,16 +131,25 @@ def kind_of_weights(weights: Path, arch: str | None, encoder: str | None) -> tup
     run = weights.with_name("run.json")
     if not weights.is_file():
         raise UserError(f"{weights} is missing; run segmentation_train.py first, or name the file by --weights")
-    options = read_json(run).get("options", {}) if run.is_file() else {}
-    arch, encoder = arch or options.get("arch"), encoder or options.get("encoder")
+    found = read_json(run) if run.is_file() else {}
+    options = found.get("options") if isinstance(found, dict) else None
+    for kind in (options, kind_of_name(weights.name)):
+        if isinstance(kind, dict):
+            arch, encoder = arch or kind.get("arch"), encoder or kind.get("encoder")
     if not arch or not encoder:
         raise UserError(f"{run} does not tell what {weights.name} is; give --arch and --encoder")
     return arch, encoder
 
 
-def file_safe(encoder: str) -> str:
-    """Return an encoder's name as part of a file name."""
-    return encoder.replace("/", "-").replace(":", "-")
+def published_name(arch: str, encoder: str) -> str:
+    """Return the name that the published scripts give to a model's files."""
+    return f"ARAS400k_{arch}_{encoder.replace('/', '-').replace(':', '-')}"
+
+
+def kind_of_name(name: str) -> dict[str, str]:
+    """Return what the file name best_`published_name`.pth tells of the model, nothing if it is another name."""
+    match = re.fullmatch(rf"best_ARAS400k_(?P<arch>{'|'.join(ARCHITECTURES)})_(?P<encoder>.+)\.pth", name)
+    return match.groupdict() if match else {}
 
 
 def logits_of(model: "torch.nn.Module", images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -148,7 +178,10 @@ def _imagenet_statistics(device: "torch.device") -> tuple["torch.Tensor", "torch
 
 
 def dice_loss() -> Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
-    """Return the loss of logits (B, 7, H, W) and labels (B, H, W): 1 - Dice, the mean over the classes of the batch."""
+    """Return the loss of logits (B, 7, H, W) and labels (B, H, W).
+
+    The sum of 1 - Dice over the classes that the batch has, divided by 7: smp counts an absent class as 0.
+    """
     import segmentation_models_pytorch as smp
 
     return smp.losses.DiceLoss("multiclass", from_logits=True, ignore_index=NO_DATA)

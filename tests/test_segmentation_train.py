@@ -410,6 +410,12 @@ def test_an_encoder_that_does_not_exist_or_suit_is_one_line(data, tmp_path, run,
     assert f"--arch {arch} cannot be built with --encoder {encoder}" in line
 
 
+def test_a_model_that_needs_larger_patches_is_one_line(data, tmp_path, train):
+    line = failure(train(data, tmp_path / "run", "--arch", "PAN"))
+    assert "--arch PAN does not take images of 32x32 pixels" in line
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_the_architectures_are_the_librarys():
     import segmentation_models_pytorch as smp
 
