@@ -6,6 +6,7 @@ image is drawn for, and hold no state that a resumed run would miss.
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aras.errors import UserError
-from aras.pairs import SUFFIX, Pairs, read_image, read_pair, told_size
+from aras.pairs import SUFFIX, Pairs, read_image, read_pair
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
@@ -149,46 +150,41 @@ def batches_of(loader: Any, what: str) -> Iterator["Batch"]:
 class ImageSet:
     """A map from an index to the image (H, W, 3) uint8 of `names[index]`, or the `UserError` that it met."""
 
-    def __init__(self, folder: Path, names: np.ndarray, size: tuple[int, int]):
-        self.folder, self.names, self.size = folder, names, size
+    def __init__(self, folder: Path, names: np.ndarray):
+        self.folder, self.names = folder, names
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray | UserError]:
         name = str(self.names[index])
-        path = self.folder / f"{name}{SUFFIX}"
         try:
-            image = read_image(path)
+            return name, read_image(self.folder / f"{name}{SUFFIX}")
         except UserError as error:
             return name, error
-        if image.shape[:2] != self.size:
-            return name, UserError(
-                f"{path} is {told_size(image.shape[:2])} pixels where the first is {told_size(self.size)}"
-            )
-        return name, image
 
 
 @dataclass
 class ImageBatch:
-    """Turn samples into their names, images (batch_size, H, W, 3) uint8, and the reason of each that failed, by name.
+    """Turn samples into groups of one size, names and images (B, H, W, 3) uint8, and the reason of each that failed.
 
-    What failed or lacks is black: every batch has the same shape, so that what becomes of an image does not depend, to
-    the last bit, on what it shares its batch with.
+    The images of the commonest size are filled up with black to `batch_size`, and each other one goes alone: what
+    becomes of an image does not depend, to the last bit, on how many others it shares its batch with.
     """
 
     batch_size: int
-    size: tuple[int, int]
 
-    def __call__(self, samples: list[tuple[str, Any]]) -> tuple[list[str], "torch.Tensor", dict[str, str]]:
-        """Return the batch of `samples`."""
+    def __call__(self, samples: list[tuple[str, Any]]) -> tuple[list[tuple[list[str], "torch.Tensor"]], dict[str, str]]:
+        """Return the groups of `samples` and the reasons by name."""
         import torch
 
-        images = np.zeros((self.batch_size, *self.size, 3), np.uint8)
-        failures = {}
-        for place, (name, image) in enumerate(samples):
-            if isinstance(image, UserError):
-                failures[name] = str(image)
-            else:
-                images[place] = image
-        return [name for name, _ in samples], torch.from_numpy(images), failures
+        failures = {name: str(image) for name, image in samples if isinstance(image, UserError)}
+        images = {name: image for name, image in samples if name not in failures}
+        if not images:
+            return [], failures
+        ((shape, _),) = Counter(image.shape for image in images.values()).most_common(1)
+        together = [name for name, image in images.items() if image.shape == shape]
+        filled = np.zeros((self.batch_size, *shape), np.uint8)
+        filled[: len(together)] = [images.pop(name) for name in together]
+        alone = [([name], torch.from_numpy(image[None].copy())) for name, image in images.items()]
+        return [(together, torch.from_numpy(filled)), *alone], failures

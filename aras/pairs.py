@@ -69,7 +69,7 @@ def stems(folder: Path) -> set[str]:
     """Return the stems of the PNG files in `folder`.
 
     Raises:
-        UserError: there is no such folder, or no PNG in it.
+        UserError: there is no such folder, or no PNG in it, or one whose name is no text.
     """
     try:
         with os.scandir(folder) as entries:
@@ -78,6 +78,10 @@ def stems(folder: Path) -> set[str]:
         raise UserError(f"{folder} is not a folder; check --data, or run the stage that writes it") from None
     if not found:
         raise UserError(f"{folder} has no PNG image; check --data, or run the stage that writes it")
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{folder} has a PNG whose name is not UTF-8; rename it") from None
     return found
 
 
@@ -112,20 +116,6 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); delete it and make it again") from None
-
-
-def first_image_size(folder: Path, names: np.ndarray) -> tuple[int, int]:
-    """Return (height, width) of the first image that can be read.
-
-    Raises:
-        UserError: none can.
-    """
-    for name in names:
-        try:
-            return image_size(folder / f"{name}{SUFFIX}")
-        except UserError as error:
-            last = error
-    raise UserError(f"no image of {folder} can be read; the last: {last}")
 
 
 def read_pair(image_path: Path, mask_path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -69,7 +70,8 @@ def failure(result):
 
 def files_of(folder):
     """Return the content of every result below `folder`, by relative path."""
-    paths = [p for p in folder.rglob("*") if p.is_file() and "run.json" not in p.name and p.name != ".lock"]
+    untold = ("run.json", ".lock", "labelled.csv")  # what tells of this run and not of its results
+    paths = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(untold)]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
 
 
@@ -141,7 +143,7 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(images, predict, clean, 
     monkeypatch.setattr(segmentation_predict, "write_mask", cut)
     assert predict(images, "--output", output).exit_code != 0
     monkeypatch.undo()
-    for name in ("class_percentages.csv", "confidence.csv"):
+    for name in ("class_percentages.csv", "confidence.csv", "labelled.csv"):
         with (output / name).open("a") as file:
             file.write("N41E031_000_005.png,1"[: 10 + masks_written * 2])
     (output / "masks" / "N41E031_000_006.png.part").write_bytes(b"half")
@@ -175,13 +177,13 @@ def test_a_bad_image_is_recorded_and_the_others_go_on(images, predict, clean, tm
     corrupt, other = images / "N41E031_000_002.png", images / "N41E031_000_005.png"
     content = {path: path.read_bytes() for path in (corrupt, other)}
     corrupt.write_bytes(content[corrupt][:100])
-    Image.new("RGB", (64, 32)).save(other)
+    Image.new("I;16", (32, 32)).save(other)
     result = predict(images, "--output", output, "--workers", workers)
     assert failure(result).startswith("Error: 2 images could not be labelled, see")
     failures = table(output / "failures.csv")
     assert [row["filename"] for row in failures] == [corrupt.name, other.name]
     assert "cannot be read" in failures[0]["reason"]
-    assert "is 64x32 pixels where the first is 32x32" in failures[1]["reason"]
+    assert "has pixels of mode I;16" in failures[1]["reason"]
     assert len(table(output / "confidence.csv")) == len(list((output / "masks").glob("*.png"))) == 5
     for path, good in content.items():
         path.write_bytes(good)
@@ -192,7 +194,7 @@ def test_a_bad_image_is_recorded_and_the_others_go_on(images, predict, clean, tm
 def test_no_readable_image_at_all_is_one_line(images, predict, tmp_path):
     for path in images.iterdir():
         path.write_bytes(b"")
-    assert "no image of" in failure(predict(images, "--output", tmp_path / "out"))
+    assert "7 images could not be labelled, see" in failure(predict(images, "--output", tmp_path / "out"))
 
 
 def test_odd_sizes_are_padded_and_cut_again(tmp_path, predict):
@@ -202,6 +204,86 @@ def test_odd_sizes_are_padded_and_cut_again(tmp_path, predict):
         assert read_mask(mask).shape == (50, 71)
     for row in table(tmp_path / "out" / "class_percentages.csv"):
         assert sum(float(row[name]) for name in CLASS_NAMES) == pytest.approx(100, abs=0.05)
+
+
+@pytest.mark.parametrize("odd", ["N41E031_000_000", "N41E031_000_004"])
+def test_an_image_of_another_size_is_a_batch_of_its_own(images, predict, clean, tmp_path, odd):
+    output, path = tmp_path / "sizes", images / f"{odd}.png"
+    Image.new("RGB", (70, 40)).save(path)
+    assert predict(images, "--output", output).exit_code == 0
+    assert read_mask(output / "masks" / path.name).shape == (40, 70)
+    assert len(table(output / "confidence.csv")) == 7
+    found = files_of(output)
+    alike = [name for name in clean if name.startswith("masks") and odd not in name]
+    assert {name: found[name] for name in alike} == {name: clean[name] for name in alike}
+
+
+def test_an_image_too_small_for_the_model_is_recorded(tmp_path, run):
+    import torch
+
+    from aras.checkpoints import save_tensors
+    from aras.segmenter import build_model
+
+    data, weights = make_dataset(tmp_path / "ARAS400k", test=1), tmp_path / f"best_ARAS400k_PAN_{ENCODER}.pth"
+    Image.new("RGB", (256, 256)).save(data / "test" / "images" / "large.png")
+    torch.manual_seed(3)
+    save_tensors(weights, build_model("PAN", ENCODER, "none").state_dict())
+    options = ("--weights", weights, "--output", tmp_path / "out", "--device", "cpu", "--workers", 0)
+    assert "1 images could not be labelled" in failure(run(main, "--images", data / "test" / "images", *options))
+    (row,) = table(tmp_path / "out" / "failures.csv")
+    assert row["filename"] == "N41E031_000_000.png"
+    assert "--arch PAN does not take images of 32x32 pixels" in row["reason"]
+
+
+@pytest.mark.parametrize("name", ["a,b", 'say "c"', "two\nlines"])
+def test_a_name_that_csv_must_quote_is_done_once(images, predict, tmp_path, name):
+    (images / "N41E031_000_003.png").rename(images / f"{name}.png")
+    output = tmp_path / "out"
+    assert predict(images, "--output", output).exit_code == 0
+    assert f"{name}.png" in [row["filename"] for row in table(output / "confidence.csv")]
+    assert "7 images, 0 to label" in predict(images, "--output", output).output
+
+
+def test_a_name_that_is_no_text_is_one_line(images, predict, tmp_path):
+    (images / "N41E031_000_003.png").rename(images / os.fsdecode(b"\xff.png"))
+    assert "images has a PNG whose name is not UTF-8; rename it" in failure(predict(images, "--output", tmp_path / "o"))
+
+
+@pytest.mark.parametrize("content, told", [(b"\xff\xfe", "is not a table in UTF-8"), (b"a,b\n1,2\n", "other columns")])
+def test_a_table_that_is_not_ours_is_named(images, predict, tmp_path, content, told):
+    output = tmp_path / "out"
+    assert predict(images, "--output", output).exit_code == 0
+    (output / "confidence.csv").write_bytes(content)
+    line = failure(predict(images, "--output", output))
+    assert str(output / "confidence.csv") in line
+    assert told in line
+
+
+def test_an_image_drawn_again_under_its_name_is_labelled_again(images, predict, tmp_path):
+    output, drawn = tmp_path / "out", images / "N41E031_000_002.png"
+    assert predict(images, "--output", output).exit_code == 0
+    before = files_of(output)
+    shutil.copy(images / "N41E031_000_006.png", drawn)
+    assert "7 images, 1 to label" in predict(images, "--output", output).output
+    assert predict(images, "--output", tmp_path / "new").exit_code == 0
+    assert files_of(output) == files_of(tmp_path / "new") != before
+    drawn.write_bytes(b"")
+    assert "1 images could not be labelled" in failure(predict(images, "--output", output))
+    assert not (output / "masks" / drawn.name).exists()
+
+
+def test_masks_and_rows_of_images_that_are_gone_go_too(images, predict, tmp_path):
+    output, gone = tmp_path / "out", images / "N41E031_000_002.png"
+    assert predict(images, "--output", output).exit_code == 0
+    foreign = output / "masks" / "mine.png"
+    shutil.copy(output / "masks" / gone.name, foreign)
+    gone.unlink()
+    result = predict(images, "--output", output, "--limit", 2)
+    assert result.exit_code == 0
+    assert "2 images, 0 to label" in result.output
+    names = {path.name for path in images.iterdir()}
+    assert {path.name for path in (output / "masks").glob("*.png")} == {*names, "mine.png"}
+    assert {row["filename"] for row in table(output / "class_percentages.csv")} == names
 
 
 def test_true_masks_are_never_written_over(tmp_path, predict):
@@ -231,8 +313,8 @@ def test_weights_of_every_kind_give_the_same(images, predict, clean, weights, tm
     safe, published = tmp_path / "best.safetensors", tmp_path / f"best_ARAS400k_Unet_{ENCODER}.pth"
     save_file(load_tensors(weights), safe)
     shutil.copy(weights, published)
-    for path in (safe, published):
-        options = ("--weights", path, "--arch", "unet", "--encoder", ENCODER, "--batch-size", 3, "--device", "cpu")
+    for path, kind in ((safe, ("--arch", "unet", "--encoder", ENCODER)), (published, ())):
+        options = ("--weights", path, *kind, "--batch-size", 3, "--device", "cpu")
         output = tmp_path / path.suffix
         assert run(main, "--images", images, *options, "--workers", 0, "--output", output).exit_code == 0
         assert files_of(output) == clean
@@ -248,6 +330,9 @@ def test_weights_that_do_not_fit_are_named(images, tmp_path, run, weights):
     alone = tmp_path / "alone.pt"
     shutil.copy(weights, alone)
     assert "does not tell what alone.pt is; give --arch and --encoder" in told(alone)
+    for content in ("[]", '{"options": []}'):
+        alone.with_name("run.json").write_text(content)
+        assert "does not tell what alone.pt is; give --arch and --encoder" in told(alone)
     line = told(alone, "--arch", "FPN", "--encoder", ENCODER)
     assert f"{alone} does not hold the weights of FPN with {ENCODER}" in line
     alone.write_bytes(weights.read_bytes()[:1000])
@@ -256,16 +341,16 @@ def test_weights_that_do_not_fit_are_named(images, tmp_path, run, weights):
     assert "is the state of a training; give best.pt beside it" in told(alone, "--arch", "Unet", "--encoder", ENCODER)
 
 
-def test_other_weights_do_not_mix_with_what_is_there(images, predict, weights, tmp_path, run):
+def test_other_weights_do_not_mix_with_what_is_there(images, predict, weights, tmp_path):
     from aras.checkpoints import load_tensors, save_tensors
 
     output = tmp_path / "out"
     assert predict(images, "--output", output, "--limit", 3).exit_code == 0
-    moved = tmp_path / "weights" / "best.pt"
-    save_tensors(moved, {name: tensor * 2 for name, tensor in load_tensors(weights).items()})
-    shutil.copy(weights.with_name("run.json"), moved.parent)
-    options = ("--weights", moved, "--batch-size", 3, "--output", output)
-    assert "--weights-sha256 was" in failure(run(main, "--images", images, *options))
+    before = weights.read_bytes()
+    save_tensors(weights, {name: tensor * 2 for name, tensor in load_tensors(weights).items()})
+    line = failure(predict(images, "--output", output))
+    weights.write_bytes(before)
+    assert f"the content of {weights} is not what it was when {output / 'masks'} was begun" in line
 
 
 def test_a_second_process_stops_with_one_line(images, predict, tmp_path):
