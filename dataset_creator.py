@@ -98,6 +98,19 @@ def cut_all(units: list[Unit], cutting: Cutting, workers: int) -> list[tuple[str
     return sorted(failed)
 
 
+def create(cutting: Cutting, todo: list[Unit], failed: list[tuple[str, str]], workers: int) -> Tally:
+    """Cut `todo`, add what goes wrong to `failed`, and write all tables; return what the whole dataset holds."""
+    output = cutting.output
+    for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
+        remove_parts(folder)
+    if todo:
+        failed += cut_all(todo, cutting, workers)
+    else:
+        click.echo("All patches are there already.")
+    write_failures(output / "failures.csv", failed)
+    return write_tables(output, output / PROGRESS, cutting.patch_size, cutting.fractions)
+
+
 def cut_named(unit: Unit, cutting: Cutting, parent: int) -> tuple[Unit, str | None]:
     """Return `unit` and what `cut_unit` says of it, as results come back in any order."""
     return unit, cut_unit(unit, cutting, parent)
@@ -244,14 +257,7 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
         begin_run(output / "run.json", {**options, "limit": limit, "output": output}, PACKAGES)
         for path in stale:
             drop_unit(path, output)
-        for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
-            remove_parts(folder)
-        if todo:
-            failed += cut_all(todo, cutting, workers)
-        else:
-            click.echo("All patches are there already.")
-        tally = write_tables(output, output / PROGRESS, cutting.patch_size, cutting.fractions)
-        write_failures(output / "failures.csv", failed)
+        tally = create(cutting, todo, failed, workers)
     report(tally, output)
     if failed:
         raise UserError(f"{len(failed)} parts of tiles failed, see {output}/failures.csv; the first: {failed[0][1]}")
