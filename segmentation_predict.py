@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from aras.command import Command, device_option, limit_option
+from aras.command import Command, device_option, limit_option, workers_option
 from aras.errors import UserError
 from aras.files import read_json, remove_parts, sole_writer, write_bytes
 from aras.legend import CLASS_NAMES, class_percentages
-from aras.loading import ImageBatch, ImageSet
+from aras.loading import LOADER_WORKERS, ImageBatch, ImageSet
 from aras.pairs import SUFFIX, stems
 from aras.patches import png_of_mask
 from aras.rows import row_text, whole_rows, write_sorted
@@ -39,7 +39,6 @@ LABELLED_COLUMNS = ("filename", "size", "mtime_ns")  # of the image when it was 
 FREE_OPTIONS = FREE | {"limit"}
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 WRITERS = 8  # threads; compression lets go of the interpreter
-MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -274,13 +273,7 @@ def run(options: dict[str, Any], outputs: Outputs) -> None:
     help="Folder for all that is written; else it goes into the images' own dataset.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=24, show_default=True, help="Images at a time.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=min(MOST_WORKERS, os.cpu_count() or 1),
-    show_default=f"one per core, at most {MOST_WORKERS}",
-    help="Processes that read images.",
-)
+@workers_option(LOADER_WORKERS)
 @limit_option
 @device_option
 def main(**options: Any) -> None:

@@ -9,9 +9,7 @@ Everything random is a function of (seed, epoch, index) or (seed, epoch, step), 
 its last finished epoch as if nothing had happened, and workers hold no state that could matter.
 """
 
-import os
 import time
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,26 +17,28 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from aras.checkpoints import fit_tensors, keep_also_as, load_state, load_tensors, save_state, save_tensors
-from aras.command import Command, data_option, device_option, limit_option, seed_option, wandb_option
+from aras.checkpoints import fit_tensors, load_tensors, save_state
+from aras.command import Command, data_option, device_option, limit_option, seed_option, wandb_option, workers_option
 from aras.confusion import SCORES, score_table, scores
 from aras.errors import UserError
-from aras.files import read_json, remove_parts, sole_writer, whole_file, write_json
-from aras.legend import CLASS_NAMES
-from aras.loading import EpochBatches, PairSet, PaperAugmentation, batches_of, loader_of
-from aras.pairs import GENERATED, Pairs, find_pairs, image_size, told_size
-from aras.patches import png_of_mask
-from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import (
-    ARCHITECTURES,
-    STRIDE,
-    build_model,
-    check_takes,
-    dice_loss,
-    evaluate,
-    logits_of,
-    published_name,
+from aras.files import read_json, remove_parts, sole_writer, write_json
+from aras.learning import (
+    State,
+    check_finite,
+    is_over,
+    mend_best,
+    new_state,
+    predict_test,
+    resume,
+    save_best,
+    told_epoch,
+    train_epoch,
 )
+from aras.legend import CLASS_NAMES
+from aras.loading import LOADER_WORKERS, EpochBatches, PairSet, PaperAugmentation, batches_of, loader_of
+from aras.pairs import GENERATED, find_pairs, image_size, told_size
+from aras.runs import FREE, begin_run, check_same_options
+from aras.segmenter import ARCHITECTURES, STRIDE, build_model, check_takes, evaluate, published_name
 from aras.training import (
     Log,
     append_line,
@@ -54,13 +54,11 @@ from aras.training import (
 if TYPE_CHECKING:
     import torch
 
-LR_PATIENCE = 3  # epochs without a better F1 before the learning rate is cut; this and the next two as published
-LR_FACTOR = 0.1
-CLIP_NORM = 1.0
-MOST_WORKERS = 16  # as published; more than there are cores would only take turns
-LOOK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
 FREE_OPTIONS = FREE | {"epochs", "outdir"}
-"""`--epochs` may be raised to train on: nothing in the recipe depends on how many are to come."""
+"""`--epochs` may be raised to train on: nothing in the recipe depends on how many are to come.
+
+run.json keeps those of the first command; test_metrics.json and last.pt tell how many there were.
+"""
 
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pillow")
 
@@ -95,37 +93,26 @@ class Options:
         """The name that the published scripts give to this model's files."""
         return published_name(self.arch, self.encoder)
 
-
-@dataclass
-class State:
-    """All that changes during training; last.pt is its image on disk."""
-
-    model: "torch.nn.Module"
-    optimizer: "torch.optim.Optimizer"
-    scheduler: "torch.optim.lr_scheduler.ReduceLROnPlateau"
-    epoch: int = 0  # epochs finished
-    best_f1: float = -1.0
-    best_epoch: int = 0
+    @property
+    def best_files(self) -> tuple[Path, Path]:
+        """The best epoch's weights: best.pt, and the same under the published name."""
+        return self.outdir / "best.pt", self.outdir / f"best_{self.published_name}.pth"
 
     @property
-    def parts(self) -> dict[str, Any]:
-        """What has tensors, by its name in last.pt."""
-        return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The rest, by its name in last.pt."""
-        return {"epoch": self.epoch, "best_f1": self.best_f1, "best_epoch": self.best_epoch}
+    def predictions(self) -> Path:
+        """The zip of the test split's predictions."""
+        return self.outdir / f"{self.published_name}.zip"
 
 
 @dataclass
 class Loaders:
-    """The batches of the three splits, and the pairs that the test split's come from."""
+    """The batches of the three splits, the names of the test split's images, and what tells the pairs of each set."""
 
     train: Any
     val: Any
     test: Any
-    test_pairs: Pairs
+    names: np.ndarray
+    sets: dict[str, str]
 
 
 def make_loaders(options: Options, device: "torch.device") -> Loaders:
@@ -155,59 +142,10 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
         for pairs in (val, test)
     )
     drawn = EpochBatches(len(train), options.batch_size, options.seed)
-    return Loaders(loader_of(train, drawn, options.workers, device), val_loader, test_loader, test)
-
-
-def new_state(options: Options, model: "torch.nn.Module", device: "torch.device") -> State:
-    """Return the state before the first epoch."""
-    import torch
-
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=device.type == "cuda")
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-    return State(model, optimizer, plateau(optimizer, mode="max", patience=LR_PATIENCE, factor=LR_FACTOR))
-
-
-def train_epoch(state: State, loader: Any, options: Options, device: "torch.device") -> float:
-    """Train one epoch and return its mean loss; one that is no number ends the epoch early."""
-    import torch
-
-    state.model.train()
-    loss_of, epoch = dice_loss(), loader.batch_sampler.epoch
-    total, seen = torch.zeros((), device=device), 0
-    for step, (images, labels) in enumerate(batches_of(loader, f"epoch {epoch}")):
-        torch.manual_seed(mixed_seed(options.seed, epoch, step))  # for dropout
-        loss = loss_of(logits_of(state.model, images, device), labels.to(device, non_blocking=True))
-        state.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
-        state.optimizer.step()
-        total += loss.detach() * len(images)
-        seen += len(images)
-        if (step + 1) % LOOK_EVERY == 0 and not torch.isfinite(total):
-            break
-    return float(total) / seen
-
-
-def check_finite(state: State, losses: dict[str, float], options: Options) -> None:
-    """Raise `UserError` unless the losses and weights after an epoch are numbers; nothing of it is kept otherwise."""
-    import torch
-
-    tensors = (tensor for tensor in state.model.state_dict().values() if tensor.is_floating_point())
-    if all(map(np.isfinite, losses.values())) and all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        return
-    told = ", ".join(f"{name} {loss}" for name, loss in losses.items())
-    remedy = f"start again with a lower --lr (it was {options.lr:g})"
-    if state.epoch:
-        remedy += f" and another --outdir; {options.outdir} still holds what the epochs up to {state.epoch} gave"
-    else:
-        remedy = f"delete {options.outdir}, which holds no finished epoch, and {remedy}"
-    raise UserError(f"training diverged in epoch {state.epoch + 1} ({told}); {remedy}")
-
-
-def is_over(state: State, options: Options) -> bool:
-    """Return whether all epochs are done, or the last `--patience` of them brought no better F1."""
-    return state.epoch >= options.epochs or state.epoch - state.best_epoch >= options.patience
+    told_sets = {
+        name: pairs.told for name, pairs in zip((*options.train, "val", "test"), (*sets, val, test), strict=True)
+    }
+    return Loaders(loader_of(train, drawn, options.workers, device), val_loader, test_loader, test.names, told_sets)
 
 
 def train(state: State, loaders: Loaders, options: Options, device: "torch.device", log: Log) -> None:
@@ -216,15 +154,15 @@ def train(state: State, loaders: Loaders, options: Options, device: "torch.devic
     Written in this order a kill does no harm: on resume, metrics beyond last.pt are dropped, and a best.pt behind
     last.pt is written again from it.
     """
-    while not is_over(state, options):
+    while not is_over(state, options.epochs, options.patience):
         began, epoch = time.perf_counter(), state.epoch + 1
         loaders.train.batch_sampler.epoch = epoch
         rate = state.optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(state, loaders.train, options, device)
+        train_loss = train_epoch(state, loaders.train, options.seed, device)
         trained = time.perf_counter() - began
-        check_finite(state, {"loss": train_loss}, options)
+        check_finite(state, {"loss": train_loss}, options.outdir)
         val_loss, matrix = evaluate(state.model, batches_of(loaders.val, f"val {epoch}"), device)
-        check_finite(state, {"loss": train_loss, "validation loss": val_loss}, options)
+        check_finite(state, {"loss": train_loss, "validation loss": val_loss}, options.outdir)
         found = scores(matrix)
         state.scheduler.step(found["f1"])
         state.epoch = epoch
@@ -238,46 +176,22 @@ def train(state: State, loaders: Loaders, options: Options, device: "torch.devic
         append_line(options.outdir / "metrics.jsonl", line)
         save_state(options.outdir / "last.pt", options.kind, state.parts, state.numbers)
         if state.best_epoch == epoch:
-            save_best(state, options)
-        click.echo(told_epoch(line, state, options))
+            save_best(state, *options.best_files)
+        click.echo(told_epoch(line, state, options.epochs))
         log(line)
-
-
-def save_best(state: State, options: Options) -> None:
-    """Write the weights to best.pt, which is the published name's file too."""
-    save_tensors(options.outdir / "best.pt", state.model.state_dict())
-    keep_also_as(options.outdir / "best.pt", options.outdir / f"best_{options.published_name}.pth")
-
-
-def told_epoch(line: dict[str, Any], state: State, options: Options) -> str:
-    """Return an epoch's metrics as one line."""
-    best = "best" if state.best_epoch == line["epoch"] else f"best {state.best_f1:.4f} in epoch {state.best_epoch}"
-    return (
-        f"epoch {line['epoch']}/{options.epochs}  loss {line['train_loss']:.4f}  val loss {line['val_loss']:.4f}"
-        f"  F1 {line['f1']:.4f}  IoU {line['iou']:.4f}  accuracy {line['accuracy']:.4f}  lr {line['lr']:.0e}"
-        f"  {line['seconds']:.1f} s  {line['images_per_second']:.0f} images/s  {best}"
-    )
 
 
 def score_test(state: State, loaders: Loaders, options: Options, device: "torch.device") -> dict[str, Any]:
     """Return best.pt's scores on the test split; write its predictions, zipped, and then test_metrics.json."""
-    best = options.outdir / "best.pt"
+    best, _ = options.best_files
     fit_tensors(state.model, load_tensors(best), best, " with ".join(options.kind.values()))
-    with whole_file(options.outdir / f"{options.published_name}.zip") as part, zipfile.ZipFile(part, "w") as archive:
-        names = iter(loaders.test_pairs.names)
-
-        def take(predictions: np.ndarray) -> None:
-            for labels in predictions:
-                # A fixed date, so that the same predictions are the same bytes.
-                entry = zipfile.ZipInfo(f"pred_{next(names)}.png", date_time=(1980, 1, 1, 0, 0, 0))
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, png_of_mask(labels))
-
-        loss, matrix = evaluate(state.model, batches_of(loaders.test, "test"), device, take)
+    loss, matrix = predict_test(
+        state.model, batches_of(loaders.test, "test"), loaders.names, options.predictions, device
+    )
     if not np.isfinite(loss):
         raise UserError(f"the loss on the test split is {loss}; train again with a lower --lr and another --outdir")
     found = {
-        **{"images": len(loaders.test_pairs), "epochs": state.epoch, "best_epoch": state.best_epoch},
+        **{"images": len(loaders.names), "epochs": state.epoch, "best_epoch": state.best_epoch},
         **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": loss},
         **scores(matrix),
         **{"class_names": CLASS_NAMES, "confusion_matrix": matrix.tolist()},  # rows are the truth
@@ -287,10 +201,10 @@ def score_test(state: State, loaders: Loaders, options: Options, device: "torch.
 
 
 def is_finished(options: Options) -> bool:
-    """Return whether the run folder has the test scores of a training that would not go on.
+    """Return whether the run folder has all results of a training that would not go on.
 
     Raises:
-        UserError: the folder is of a run with other options, or does not say of which.
+        UserError: the folder is of a run with other options, does not say of which, or lacks what cannot be made again.
     """
     record, last, tested = (options.outdir / name for name in ("run.json", "last.pt", "test_metrics.json"))
     if record.exists():
@@ -300,7 +214,16 @@ def is_finished(options: Options) -> bool:
     if not tested.exists():
         return False
     found = read_json(tested)
-    return found["stopped_early"] or found["epochs"] >= options.epochs
+    if not isinstance(found, dict) or not {"stopped_early", "epochs"} <= found.keys():
+        raise UserError(f"{tested} does not tell of a test; delete it and run the same command again")
+    missing = [path for path in (*options.best_files, options.predictions) if not path.exists()]
+    over = found["stopped_early"] or found["epochs"] >= options.epochs
+    if over and missing and not last.exists():
+        raise UserError(
+            f"{missing[0]} is missing, and without {last.name} it cannot be made again; delete {options.outdir} to"
+            " train again"
+        )
+    return over and not missing
 
 
 def run(options: Options) -> None:
@@ -314,27 +237,34 @@ def run(options: Options) -> None:
     model = build_model(options.arch, options.encoder, "none" if last.exists() else options.encoder_weights)
     loaders = make_loaders(options, device)
     check_takes(model, loaders.train.dataset.size, torch.device("cpu"))
-    state = new_state(options, model, device)
+    state = new_state(model, options.lr, loaders.sets, device)
     if last.exists():
-        for name, value in load_state(last, options.kind, state.parts).items():
-            setattr(state, name, value)
+        resume(state, last, options.kind)
     begin_run(record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
     remove_parts(options.outdir)
     keep_epochs(options.outdir / "metrics.jsonl", state.epoch)
-    if state.epoch and state.best_epoch == state.epoch:
-        save_best(state, options)  # the kill may have come between last.pt and best.pt
+    if state.epoch:
+        mend_best(state, *options.best_files)
     click.echo(f"Writes {options.outdir}/{{last.pt,best.pt,best_*.pth,metrics.jsonl,test_metrics.json,*.zip,run.json}}")
     click.echo(f"{' with '.join(options.kind.values())} on {told_device(device)}, {state.epoch} epochs done before")
-    run_id = f"{mixed_seed(*read_json(record)['started'].encode(), *str(options.outdir.resolve()).encode()):016x}"
+    told = read_json(record)
+    run_id = f"{mixed_seed(*str(told.get('started')).encode(), *str(options.outdir.resolve()).encode()):016x}"
     with (
         memory_told("lower --batch-size"),
-        wandb_log(options.wandb_project, options.outdir, read_json(record)["options"], run_id) as log,
+        wandb_log(options.wandb_project, options.outdir, told["options"], run_id, click.echo) as log,
     ):
         train(state, loaders, options, device, log)
         found = score_test(state, loaders, options, device)
         log({"test": {name: found[name] for name in ("loss", "accuracy", *SCORES)}})
     click.echo(f"Test split, {found['images']:,} images, weights of epoch {found['best_epoch']}")
     click.echo(score_table(found))
+
+
+def each_once(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `names`; one that is there twice is a usage error, for its images would count double."""
+    if len(set(names)) < len(names):
+        raise click.BadParameter(f"each set once, not {', '.join(names)}", context, parameter)
+    return names
 
 
 @click.command(cls=Command)
@@ -345,6 +275,7 @@ def run(options: Options) -> None:
     multiple=True,
     default=("train",),
     show_default=True,
+    callback=each_once,
     help="What to train on; repeat it to add synth/ or train/generated/ to the real images.",
 )
 @click.option(
@@ -368,13 +299,7 @@ def run(options: Options) -> None:
 @click.option(
     "--patience", type=click.IntRange(1), default=5, show_default=True, help="Epochs without a better F1 to stop after."
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=min(MOST_WORKERS, os.cpu_count() or 1),
-    show_default=f"one per core, at most {MOST_WORKERS}",
-    help="Processes that read images.",
-)
+@workers_option(LOADER_WORKERS)
 @seed_option
 @click.option(
     "--outdir",

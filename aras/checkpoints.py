@@ -19,11 +19,12 @@ BROKEN = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, L
 """What torch.load raises on a file that is torn, flipped or not its own, by where the damage is."""
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: Path, remedy: str = "fetch or make it again") -> dict[str, Any]:
     """Return the dict in `path`, a `.safetensors` or a `torch.save` file; no code in it is run.
 
     Raises:
-        UserError: the file is missing, torn, of another kind, or holds more than tensors and plain values.
+        UserError: the file is missing, torn (with `remedy`), of another kind, or holds more than tensors and plain
+            values.
     """
     import torch
     from safetensors import SafetensorError
@@ -38,7 +39,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (*BROKEN, zipfile.BadZipFile, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is torn or not a file of weights ({reason[:120]}); fetch or make it again") from None
+        raise UserError(f"{path} is torn or not a file of weights ({reason[:120]}); {remedy}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dict of tensors; give the right file")
     return found
@@ -116,7 +117,7 @@ def load_state(path: Path, kind: dict[str, str], parts: dict[str, Any]) -> dict[
     import torch
 
     remedy = f"delete {path.parent} to start again, or name another --outdir"
-    saved = load_tensors(path)
+    saved = load_tensors(path, "delete it, and the same command trains from the first epoch")
     if saved.get("kind") != kind or not {"numbers", *parts} <= saved.keys():
         raise UserError(f"{path} is not the state of training {' with '.join(kind.values())}; {remedy}")
     for name, part in parts.items():

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aras.command import cores
 from aras.errors import UserError
 from aras.pairs import SUFFIX, Pairs, read_image, read_pair
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
     import torch
+
+LOADER_WORKERS = min(16, cores())
+"""Processes that read images, by default; 16 as published, and more than there are cores would only take turns."""
 
 Sample = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 image, (H, W) uint8 labels
 Batch = tuple["torch.Tensor", "torch.Tensor"]  # (B, H, W, 3) uint8 images, (B, H, W) uint8 labels

@@ -4,6 +4,7 @@ A split is a folder `<data>/<split>` with `images/` and `masks/`, in which the s
 `generated` is the exception: `train/generated` holds one drawn image for a mask of `train/masks`.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def told(self) -> str:
+        """How many there are, and a hash of their names: what tells them from others."""
+        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return f"{len(self):,} pairs with names {digest[:12]}"
 
     def image(self, index: int) -> Path:
         """Return the image file of pair `index`."""

@@ -110,17 +110,23 @@ def keep_epochs(path: Path, last: int) -> None:
 
 
 @contextmanager
-def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id: str) -> Iterator[Log]:
+def wandb_log(
+    project: str | None, folder: Path, config: dict[str, Any], run_id: str, tell: Callable[[str], None]
+) -> Iterator[Log]:
     """Yield a function that logs a dict of values to Weights & Biases, or does nothing without a `project`.
 
     The run is offline, in `<folder>/wandb`, when there is no login or no network (`wandb sync` sends it later); it
-    never asks, and a service that fails later is left out rather than let stop the training, because metrics.jsonl has
-    the same values. `WANDB_MODE` in the environment goes before all this. `run_id` makes a resumed run one curve.
+    never asks. A project or a setting that it refuses, or a service that fails later, is told by `tell` and left out
+    rather than let stop the training, because metrics.jsonl has the same values. `WANDB_MODE` in the environment goes
+    before all this. `run_id` makes a resumed run one curve.
     """
     if project is None:
         yield lambda values: None
         return
     import wandb
+
+    # A name or key that is not accepted, a service that does not answer, a setting that is none of its values.
+    failures = (wandb.Error, OSError, ValueError)
 
     def begin(mode: str) -> Any:
         settings = wandb.Settings(
@@ -134,12 +140,20 @@ def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id:
         )
         return wandb.init(project=project, dir=folder, config=config, id=run_id, resume="allow", settings=settings)
 
+    def leave_out(error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200]
+        tell(f"WARNING: goes on without Weights & Biases ({reason}); metrics.jsonl has the same values")
+
+    run = None
     mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_answers() else "offline")
     try:
-        run = begin(mode)
-    except (wandb.Error, OSError):  # a key that is not accepted, a service that does not answer
-        wandb.teardown()  # which else holds on to the run's id
-        run = begin("offline")
+        try:
+            run = begin(mode)
+        except failures:
+            wandb.teardown()  # which else holds on to the run's id
+            run = begin("offline")
+    except failures as error:
+        leave_out(error)
 
     def log(values: dict[str, Any]) -> None:
         nonlocal run
@@ -147,15 +161,19 @@ def wandb_log(project: str | None, folder: Path, config: dict[str, Any], run_id:
             return
         try:
             run.log(values)
-        except (wandb.Error, OSError):
+        except failures as error:
             run = None
+            leave_out(error)
 
     try:
         yield log
     finally:
         if run is not None:
-            run.finish()
-            wandb.teardown()  # waits for its service, which is still writing the run's file when `finish` returns
+            try:
+                run.finish()
+                wandb.teardown()  # waits for its service, which is still writing the run's file when `finish` returns
+            except failures as error:
+                leave_out(error)
 
 
 def _wandb_answers() -> bool:

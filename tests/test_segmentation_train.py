@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
 
+import aras.learning
 import segmentation_train
 from aras.files import sole_writer
 from aras.legend import CLASS_NAMES, read_mask
@@ -128,12 +129,16 @@ def test_the_run_folder_tells_the_run(unbroken):
     assert set(lines[0]["class_iou"]) == set(CLASS_NAMES)
 
 
-def test_best_is_a_plain_state_dict_under_both_names(unbroken):
+def test_best_is_a_plain_state_dict_under_both_names(unbroken, tmp_path):
+    import safetensors.torch
+
     from aras.segmenter import load_segmenter
 
     best = tensors_of(unbroken / "best.pt")
     model = load_segmenter(unbroken / f"best_{NAME}.pth", "FPN", ENCODER)
     assert same(dict(model.state_dict()), dict(best))
+    assert all(tensor.is_contiguous() for tensor in best.values())
+    safetensors.torch.save_file(best, tmp_path / "best.safetensors")
 
 
 def test_test_scores_are_those_of_the_zipped_predictions(unbroken, data):
@@ -196,7 +201,7 @@ def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data, train):
     assert_same_run(copied, unbroken)
 
 
-WRITES = ("append_line", "save_state", "save_best", "keep_also_as", "score_test", "fit_tensors", "write_json")
+WRITES = ("append_line", "save_state", "save_best", "keep_also_as", "predict_test", "fit_tensors", "write_json")
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -204,7 +209,8 @@ WRITES = ("append_line", "save_state", "save_best", "keep_also_as", "score_test"
 def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
     unbroken, data, tmp_path, train, monkeypatch, name, when
 ):
-    function, calls = getattr(segmentation_train, name), []
+    module = aras.learning if name == "keep_also_as" else segmentation_train
+    function, calls = getattr(module, name), []
 
     def cut(*arguments):
         calls.append(name)
@@ -216,7 +222,7 @@ def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(segmentation_train, name, cut)
+    monkeypatch.setattr(module, name, cut)
     outdir = tmp_path / "segmentation"
     assert train(data, outdir, "--epochs", 2).exit_code != 0
     monkeypatch.undo()
@@ -240,6 +246,79 @@ def test_a_damaged_checkpoint_is_named(copied, data, train, damage):
     last.write_bytes(content)
     line = failure(train(data, copied, "--epochs", 3))
     assert f"{last} is torn or not a file of weights" in line
+    assert line.endswith("delete it, and the same command trains from the first epoch")
+
+
+def test_a_torn_checkpoint_deleted_as_told_trains_from_the_first_epoch(unbroken, copied, data, train):
+    (copied / "last.pt").unlink()
+    assert train(data, copied, "--epochs", 2).exit_code == 0
+    assert_same_run(copied, unbroken)
+
+
+FINISHED = ("best.pt", f"best_{NAME}.pth", f"{NAME}.zip")
+
+
+@pytest.mark.parametrize("gone", [*((name,) for name in FINISHED), FINISHED])
+def test_what_a_finished_run_lost_is_made_again(unbroken, data, tmp_path, train, gone):
+    outdir = tmp_path / "segmentation"
+    shutil.copytree(unbroken, outdir)
+    for name in gone:
+        (outdir / name).unlink()
+    assert train(data, outdir, "--epochs", 2).exit_code == 0
+    assert_same_run(outdir, unbroken)
+    assert (outdir / "best.pt").samefile(outdir / f"best_{NAME}.pth")
+    (outdir / "last.pt").unlink()
+    assert "Finished already" in train(data, outdir, "--epochs", 2).output
+    (outdir / gone[0]).unlink()
+    line = failure(train(data, outdir, "--epochs", 2))
+    assert f"{outdir / gone[0]} is missing, and without last.pt it cannot be made again; delete {outdir}" in line
+
+
+def test_a_best_epoch_that_is_not_the_last_comes_back_from_its_other_name_or_not_at_all(copied, data, train):
+    import torch
+
+    saved = tensors_of(copied / "last.pt")
+    saved["numbers"] |= {"best_epoch": 1, "best_f1": 2.0}
+    torch.save(saved, copied / "last.pt")
+    best, published = (copied / name for name in FINISHED[:2])
+    content = best.read_bytes()
+    for gone in (best, published):
+        gone.unlink()
+        (copied / "test_metrics.json").unlink(missing_ok=True)
+        assert train(data, copied, "--epochs", 2).exit_code == 0
+        assert best.read_bytes() == published.read_bytes() == content
+    best.unlink()
+    published.unlink()
+    line = failure(train(data, copied, "--epochs", 3))
+    assert f"{best} is missing, and last.pt has the weights of epoch 2, not of the best, 1; put it back" in line
+
+
+def test_another_dataset_is_not_trained_on(copied, tmp_path, train, data):
+    """The folder keeps its name: what changes is how many pairs there are, or what they are called."""
+    here = Path(json.loads((copied / "run.json").read_text())["options"]["data"])
+    assert here == data
+    for folder in ("images", "masks"):
+        (data / "val" / folder / "N41E031_000_002.png").rename(data / "val" / folder / "N41E031_000_009.png")
+    try:
+        line = failure(train(data, copied, "--epochs", 3))
+    finally:
+        for folder in ("images", "masks"):
+            (data / "val" / folder / "N41E031_000_009.png").rename(data / "val" / folder / "N41E031_000_002.png")
+    pattern = (
+        r"the dataset is not the one that .*last.pt was trained on: val was 3 pairs with names \w{12}, now 3 pairs"
+    )
+    assert re.search(pattern, line)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"epochs": 2}'])
+def test_test_scores_that_are_none_are_one_line(copied, data, train, content):
+    (copied / "test_metrics.json").write_text(content)
+    assert "test_metrics.json does not tell of a test; delete it" in failure(train(data, copied, "--epochs", 2))
+
+
+def test_a_record_that_is_none_is_one_line(copied, data, train):
+    (copied / "run.json").write_text("[]")
+    assert "run.json does not tell of a run" in failure(train(data, copied, "--epochs", 2))
 
 
 def test_a_foreign_checkpoint_is_named_and_not_half_loaded(copied, data, train):
@@ -447,6 +526,22 @@ def test_synthetic_and_generated_images_join_the_real_ones(tmp_path, train):
     assert "2 train + 2 synth + 2 generated to train on, 2 val, 2 test" in result.output
 
 
+def test_a_set_named_twice_is_a_usage_error(data, tmp_path, train):
+    result = train(data, tmp_path / "run", "--train", "train", "--train", "train")
+    assert result.exit_code == 2
+    assert "'--train': each set once, not train, train" in result.output
+
+
+@pytest.mark.parametrize("project, mode", [("a/b", "offline"), ("aras-test", "bogus")])
+def test_wandb_that_cannot_begin_is_one_warning(data, tmp_path, train, monkeypatch, project, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    result = train(data, tmp_path / "run", "--epochs", 1, "--wandb", project)
+    assert result.exit_code == 0
+    (line,) = (line for line in result.output.splitlines() if "Weights & Biases" in line)
+    assert line.startswith("WARNING: goes on without Weights & Biases (")
+    assert (tmp_path / "run" / "test_metrics.json").exists()
+
+
 def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, train, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -490,8 +585,10 @@ def test_wandb_goes_offline_when_the_service_is_away_or_refuses_the_key(tmp_path
         for name, port in (("away", 9), ("refuses", server.server_port)):
             monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
             (tmp_path / name).mkdir()
-            with wandb_log("aras-test", tmp_path / name, {}, name) as log:
+            told: list[str] = []
+            with wandb_log("aras-test", tmp_path / name, {}, name, told.append) as log:
                 log({"train_loss": 0.5})
+            assert not told
             (file,) = (tmp_path / name).glob("wandb/offline-run-*/run-*.wandb")
             assert b"train_loss" in file.read_bytes()
         server.shutdown()
