@@ -1,6 +1,6 @@
 # CUDA runtime, the same pinned requirements, an ordinary user. Datasets and run folders lie in a mounted folder:
 #   docker build -t aras400k .
-#   docker run --gpus all --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" aras400k python /opt/aras400k/segmentation_train.py
+#   docker run --gpus all --ipc=host --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" aras400k python /opt/aras400k/segmentation_train.py
 FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
 RUN apt-get update \
@@ -12,7 +12,7 @@ COPY requirements.txt /opt/aras400k/
 RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir uv \
     && /opt/venv/bin/uv pip install --no-cache --python /opt/venv/bin/python -r /opt/aras400k/requirements.txt
-ENV PATH=/opt/venv/bin:$PATH NO_ALBUMENTATIONS_UPDATE=1
+ENV PATH=/opt/venv/bin:$PATH NO_ALBUMENTATIONS_UPDATE=1 HOME=/data HF_HOME=/data/.cache/huggingface
 
 COPY . /opt/aras400k
 USER aras

@@ -2,7 +2,7 @@
 # make test       the tests: CPU, no network beyond the package registry
 # make test-all   also the slow ones: kill campaigns, learning
 # make check      lint, format, types, tests
-# make bench      every speed claim, measured
+# make bench      the speeds that the readme tells, measured here
 # make clean      delete what the demo made
 
 PYTHON ?= python3
@@ -36,8 +36,8 @@ clean:
 
 # uv installs in seconds what pip takes minutes for; where there is none, the environment gets its own.
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@if command -v uv >/dev/null; then uv venv --quiet --python $(PYTHON) $(VENV); \
 		else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; fi
 

@@ -22,7 +22,7 @@ from aras.files import remove_parts, sole_writer, whole_file
 from aras.patches import REFLECTANCE_MAX
 from aras.progress import PROGRESS, check_own, drop_unit, record_of, split_folders, stale_units
 from aras.rasters import Raster, raster_of
-from aras.runs import begin_run
+from aras.runs import begin_run, check_same_options
 from aras.sources import image_paths, map_paths, maps_under
 from aras.tables import Tally, write_tables
 from aras.tiles import IMAGE_DEGREES, check_bbox
@@ -233,6 +233,9 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     if options["as_published"]:
         check_published(context, options)
     check_options(options)
+    record, told = output / "run.json", {**options, "limit": limit, "output": output}
+    if record.exists():
+        check_same_options(record, told)
     s2, worldcover, published, year = (options[n] for n in ("s2", "worldcover", "as_published", "year"))
     cutting = Cutting(
         output=output, **{name: options[name] for name in Cutting.__dataclass_fields__ if name != "output"}
@@ -254,7 +257,7 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
         raise UserError("the image tiles hold no whole patch to cut; check --bbox, --patch-size and --s2")
     check_own(output)
     with sole_writer(output):
-        begin_run(output / "run.json", {**options, "limit": limit, "output": output}, PACKAGES)
+        begin_run(record, told, PACKAGES)
         for path in stale:
             drop_unit(path, output)
         tally = create(cutting, todo, failed, workers)

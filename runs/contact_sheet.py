@@ -87,14 +87,19 @@ def score_line(metrics: dict[str, Any]) -> str:
     )
 
 
-def draw(columns: list[list[np.ndarray]], names: list[str], rights: list[float], titles: tuple[str, str]) -> "Figure":
-    """Return the figure: a column of four pictures (H, W, 3) for each of `names`, `titles` above, the legend below."""
+def draw(
+    columns: list[list[np.ndarray]], names: list[str], rights: list[float], words: tuple[str, str, str]
+) -> "Figure":
+    """Return the figure: a column of four pictures (H, W, 3) for each of `names`.
+
+    `words` are the title, the scores, which go above, and the attribution, which goes below the legend.
+    """
     from matplotlib.figure import Figure
 
-    width, height = 1.05 * len(columns) + 0.9, 1.05 * len(ROWS) + 1.35  # inches
+    width, height = 1.05 * len(columns) + 0.9, 1.05 * len(ROWS) + 1.47  # inches
     figure = Figure(figsize=(width, height), dpi=200)
     axes = figure.subplots(len(ROWS), len(columns), squeeze=False)
-    left, right, top, bottom = 0.85 / width, 1 - 0.05 / width, 1 - 0.8 / height, 0.52 / height
+    left, right, top, bottom = 0.85 / width, 1 - 0.05 / width, 1 - 0.8 / height, 0.64 / height
     figure.subplots_adjust(left=left, right=right, top=top, bottom=bottom, wspace=0.06, hspace=0.06)
     for col, pictures in enumerate(columns):
         for row, picture in enumerate(pictures):
@@ -104,9 +109,10 @@ def draw(columns: list[list[np.ndarray]], names: list[str], rights: list[float],
         axes[-1, col].set_xlabel(f"{rights[col]:.0%} right", fontsize=7, labelpad=3)
     for row, name in enumerate(ROWS):
         axes[row, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
-    figure.text(0.5, 1 - 0.1 / height, titles[0], ha="center", va="top", fontsize=10, fontweight="bold")
-    figure.text(0.5, 1 - 0.31 / height, titles[1], ha="center", va="top", fontsize=8)
-    draw_legend(figure, columns)
+    figure.text(0.5, 1 - 0.1 / height, words[0], ha="center", va="top", fontsize=10, fontweight="bold")
+    figure.text(0.5, 1 - 0.31 / height, words[1], ha="center", va="top", fontsize=8)
+    figure.text(0.5, 0.05 / height, words[2], ha="center", va="bottom", fontsize=5.5, color="0.35")
+    draw_legend(figure, columns, 0.14 / height)
     return figure
 
 
@@ -119,7 +125,7 @@ def show(axes: "Axes", picture: np.ndarray) -> None:
         spine.set(linewidth=0.4, color="0.4")
 
 
-def draw_legend(figure: "Figure", columns: list[list[np.ndarray]]) -> None:
+def draw_legend(figure: "Figure", columns: list[list[np.ndarray]], bottom: float) -> None:
     """Draw the classes that occur in the masks and predictions shown, and the two colours of the error maps."""
     from matplotlib.patches import Patch
 
@@ -134,18 +140,19 @@ def draw_legend(figure: "Figure", columns: list[list[np.ndarray]]) -> None:
     ]
     figure.legend(
         handles=handles, loc="lower center", ncol=len(handles), frameon=False, fontsize=7.5, handlelength=1.1,
-        handleheight=1.1, columnspacing=1.2, handletextpad=0.5,
+        handleheight=1.1, columnspacing=1.2, handletextpad=0.5, bbox_to_anchor=(0.5, bottom),
     )  # fmt: skip
 
 
-def titles_of(split: str, metrics: Path, region: Path) -> tuple[str, str]:
-    """Return the figure's two title lines: what kind of map the scores are against, and the test split's scores."""
-    kind = read_json(region)["region"] if region.is_file() else "your data"
+def words_of(split: str, metrics: Path, region: Path) -> tuple[str, str, str]:
+    """Return the figure's title, which says what kind of map it is, the test split's scores, and the attribution."""
+    told = read_json(region) if region.is_file() else {"region": "your data", "attribution": ""}
     against = {
         "sample": "real Sentinel-2 pixels, scored against a weak map (OpenStreetMap and spectral rules)",
         "fake": "the FAKE world of the tests, no real pixels",
-    }.get(kind, "scored against its masks")
-    return f"Held-out patches ({split}): {against}", score_line(read_json(metrics)) if split == "test" else ""
+    }.get(told["region"], "scored against its masks")
+    scores = score_line(read_json(metrics)) if split == "test" else ""
+    return f"Held-out patches ({split}): {against}", scores, told.get("attribution", "")
 
 
 @click.command(cls=Command)
@@ -193,11 +200,11 @@ def main(data: Path, split: str, predictions: Path, metrics: Path, region: Path,
         click.echo(f"{output} is there already")
         return
     pairs = find_pairs(data, split)
-    titles = titles_of(split, metrics, region)
+    words = words_of(split, metrics, region)
     chosen = choose(class_shares(pairs), count)
     columns, rights = zip(*(read_column(pairs, index, predictions) for index in chosen), strict=True)
     with sole_writer(output, is_file=True), whole_file(output) as part:
-        draw(list(columns), [str(pairs.names[i]) for i in chosen], list(rights), titles).savefig(part, format="png")
+        draw(list(columns), [str(pairs.names[i]) for i in chosen], list(rights), words).savefig(part, format="png")
     click.echo(f"{output}: {len(chosen)} patches of {data / split}")
 
 

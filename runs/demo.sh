@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
-demo=${DEMO:-demo}
+demo=${DEMO:-demo} # a path without spaces, from the repository's root
 times=$demo/seconds.tsv
+case $demo in *" "*) echo "DEMO must be a path without spaces, not '$demo'" && exit 1 ;; esac
 mkdir -p $demo
 touch $times
 

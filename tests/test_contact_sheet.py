@@ -96,11 +96,14 @@ def test_figure_is_drawn_once_and_again_after_new_scores(demo):
 
 def test_titles_call_the_map_weak_and_the_fake_world_fake(demo):
     metrics, region = demo / "segmentation/test_metrics.json", demo / "region.json"
-    first, second = contact_sheet.titles_of("test", metrics, region)
+    region.write_text(json.dumps({"region": "sample", "attribution": "contains data of others"}))
+    first, second, third = contact_sheet.words_of("test", metrics, region)
     assert "weak map" in first
     assert second.startswith("All held-out pixels: accuracy 0.70, macro F1 0.60 over the 3 classes present.")
+    assert third == "contains data of others"
+    assert contact_sheet.words_of("val", metrics, region)[1] == ""  # those are the test split's scores
     region.write_text(json.dumps({"region": "fake"}))
-    assert "FAKE" in contact_sheet.titles_of("test", metrics, region)[0]
+    assert "FAKE" in contact_sheet.words_of("test", metrics, region)[0]
 
 
 def test_missing_or_misfitting_prediction_is_one_line(demo):
