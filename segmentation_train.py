@@ -330,6 +330,8 @@ def main(**options: Any) -> None:
     To resume, run the same command again.
     """
     settings = Options(**options)
+    if not settings.data.is_dir():
+        raise UserError(f"{settings.data} is not a folder; make the dataset first (dataset_creator.py), or name --data")
     with sole_writer(settings.outdir):
         if is_finished(settings):
             click.echo(f"Finished already, see {settings.outdir / 'test_metrics.json'}")

@@ -82,9 +82,9 @@ def stems(folder: Path) -> set[str]:
         with os.scandir(folder) as entries:
             found = {entry.name[: -len(SUFFIX)] for entry in entries if entry.name.endswith(SUFFIX)}
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is not a folder; check --data, or run the stage that writes it") from None
+        raise UserError(f"{folder} is not a folder; check the path, or make it first (dataset_creator.py)") from None
     if not found:
-        raise UserError(f"{folder} has no PNG image; check --data, or run the stage that writes it")
+        raise UserError(f"{folder} has no PNG image; check the path, or make the dataset again with another --seed")
     try:
         "".join(found).encode()
     except UnicodeEncodeError:
