@@ -29,7 +29,7 @@ def test_pairs_come_in_the_order_of_names_and_limit_takes_the_first(data):
 
 
 def test_a_missing_or_empty_folder_is_named(data):
-    with pytest.raises(UserError, match="val/images is not a folder; check --data"):
+    with pytest.raises(UserError, match="val/images is not a folder; check the path"):
         find_pairs(data, "val")
     (data / "val" / "images").mkdir(parents=True)
     with pytest.raises(UserError, match="val/images has no PNG"):

@@ -443,7 +443,11 @@ def test_images_of_two_sizes_are_named(tmp_path, train):
 
 def test_a_missing_dataset_is_named(tmp_path, train):
     line = failure(train(tmp_path / "nowhere", tmp_path / "run"))
-    assert "nowhere/train/images is not a folder; check --data" in line
+    assert "nowhere is not a folder; make the dataset first (dataset_creator.py), or name --data" in line
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "nowhere").mkdir()
+    line = failure(train(tmp_path / "nowhere", tmp_path / "run"))
+    assert "nowhere/train/images is not a folder; check the path" in line
 
 
 def test_without_the_hub_the_error_names_both_ways_out_before_any_data_is_read(tmp_path, run, monkeypatch):
@@ -453,7 +457,8 @@ def test_without_the_hub_the_error_names_both_ways_out_before_any_data_is_read(t
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment at its import, earlier than here
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    line = failure(run(main, "--data", tmp_path / "nowhere", "--outdir", tmp_path / "run", "--encoder", "resnet18"))
+    (tmp_path / "empty").mkdir()  # reading data would be another error
+    line = failure(run(main, "--data", tmp_path / "empty", "--outdir", tmp_path / "run", "--encoder", "resnet18"))
     assert "--encoder-weights none" in line
     assert "--encoder-weights FILE" in line
     assert not (tmp_path / "run" / "run.json").exists()
