@@ -594,22 +594,24 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path):
     command = [sys.executable, ROOT / "dataset_creator.py", "--s2", world / "S2RGB_2021"]
     command += ["--worldcover", world / "worldcover_2021", "--patch-size", "64", "--workers", "2", "--output"]
     subprocess.run([*command, tmp_path / "unbroken"], check=True, capture_output=True)
+    total = sum(1 for _ in (tmp_path / "unbroken").rglob("*.png"))
     rng = np.random.default_rng(0)
     kills = 0
-    for _ in range(30):
+    for share in sorted(rng.uniform(0.02, 0.95, 8)):  # of the files that are there when the kill comes
         process = subprocess.Popen(
             [*command, tmp_path / "killed"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(rng.uniform(0.8, 3.0))
+        while process.poll() is None and sum(1 for _ in (tmp_path / "killed").rglob("*.png")) < share * total:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        if process.wait() == 0:
-            break
-    assert kills >= 2
+        process.wait()
+    assert kills >= 4
     subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
     assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
 
