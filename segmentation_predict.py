@@ -21,13 +21,14 @@ import numpy as np
 from aras.command import Command, device_option, limit_option, workers_option
 from aras.errors import UserError
 from aras.files import read_json, remove_parts, sole_writer, write_bytes
+from aras.inference import check_takes, labels_and_confidence, sums_of_classes
 from aras.legend import CLASS_NAMES, class_percentages
 from aras.loading import LOADER_WORKERS, ImageBatch, ImageSet
 from aras.pairs import SUFFIX, stems
 from aras.patches import png_of_mask
 from aras.rows import row_text, whole_rows, write_sorted
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, check_takes, labels_and_confidence, load_segmenter
+from aras.segmenter import ARCHITECTURES, load_segmenter
 from aras.tables import PERCENTAGE_COLUMNS
 from aras.training import choose_device, memory_told, share_cores, told_device
 
@@ -186,7 +187,9 @@ def label_group(
     device: "torch.device",
 ) -> list[tuple[str, str]]:
     """Write the masks of `new`, names and their places in `images`; return each one's percentages and confidence."""
-    labels, pixels, sums = labels_and_confidence(model, images, device)
+    found, confidence = labels_and_confidence([model], images, device)
+    pixels, sums = sums_of_classes(found, confidence)
+    labels = found.cpu().numpy()
     list(pool.map(lambda name: write_mask(masks, name, labels[new[name]]), new))
     return [
         (

@@ -21,10 +21,13 @@ from aras.checkpoints import fit_tensors, load_tensors, save_state
 from aras.command import Command, data_option, device_option, limit_option, seed_option, wandb_option, workers_option
 from aras.confusion import SCORES, score_table, scores
 from aras.errors import UserError
+from aras.evaluation import evaluate
 from aras.files import read_json, remove_parts, sole_writer, write_json
+from aras.inference import check_takes
 from aras.learning import (
     State,
     check_finite,
+    dice_loss,
     is_over,
     mend_best,
     new_state,
@@ -38,7 +41,7 @@ from aras.legend import CLASS_NAMES
 from aras.loading import LOADER_WORKERS, EpochBatches, PairSet, PaperAugmentation, batches_of, loader_of
 from aras.pairs import GENERATED, find_pairs, image_size, told_size
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, STRIDE, build_model, check_takes, evaluate, published_name
+from aras.segmenter import ARCHITECTURES, STRIDE, build_model, published_name
 from aras.training import (
     Log,
     append_line,
@@ -161,9 +164,10 @@ def train(state: State, loaders: Loaders, options: Options, device: "torch.devic
         train_loss = train_epoch(state, loaders.train, options.seed, device)
         trained = time.perf_counter() - began
         check_finite(state, {"loss": train_loss}, options.outdir)
-        val_loss, matrix = evaluate(state.model, batches_of(loaders.val, f"val {epoch}"), device)
+        validation = evaluate(state.model, batches_of(loaders.val, f"val {epoch}"), device, dice_loss())
+        val_loss = validation.loss
         check_finite(state, {"loss": train_loss, "validation loss": val_loss}, options.outdir)
-        found = scores(matrix)
+        found = scores(validation.matrix)
         state.scheduler.step(found["f1"])
         state.epoch = epoch
         if found["f1"] > state.best_f1:
@@ -185,16 +189,16 @@ def score_test(state: State, loaders: Loaders, options: Options, device: "torch.
     """Return best.pt's scores on the test split; write its predictions, zipped, and then test_metrics.json."""
     best, _ = options.best_files
     fit_tensors(state.model, load_tensors(best), best, " with ".join(options.kind.values()))
-    loss, matrix = predict_test(
-        state.model, batches_of(loaders.test, "test"), loaders.names, options.predictions, device
-    )
-    if not np.isfinite(loss):
-        raise UserError(f"the loss on the test split is {loss}; train again with a lower --lr and another --outdir")
+    tested = predict_test(state.model, batches_of(loaders.test, "test"), loaders.names, options.predictions, device)
+    if not np.isfinite(tested.loss):
+        raise UserError(
+            f"the loss on the test split is {tested.loss}; train again with a lower --lr and another --outdir"
+        )
     found = {
         **{"images": len(loaders.names), "epochs": state.epoch, "best_epoch": state.best_epoch},
-        **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": loss},
-        **scores(matrix),
-        **{"class_names": CLASS_NAMES, "confusion_matrix": matrix.tolist()},  # rows are the truth
+        **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": tested.loss},
+        **scores(tested.matrix),
+        **{"class_names": CLASS_NAMES, "confusion_matrix": tested.matrix.tolist()},  # rows are the truth
     }
     write_json(options.outdir / "test_metrics.json", found)
     return found

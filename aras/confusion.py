@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 SCORES = ("f1", "iou", "precision", "recall")
 
 
-def confusion_matrix(truth: "torch.Tensor", prediction: "torch.Tensor") -> "torch.Tensor":
-    """Return the pixels of each true class (row) by predicted class (column), (7, 7) int64, on the tensors' device.
+def confusion_matrices(truth: "torch.Tensor", prediction: "torch.Tensor") -> "torch.Tensor":
+    """Return each image's pixels of each true class (row) by predicted class (column), (B, 7, 7) int64, on its device.
 
     Args:
-        truth: labels 0..6, or `NO_DATA` where a pixel is not to be counted; any shape, integer.
+        truth: labels (B, H, W) 0..6, or `NO_DATA` where a pixel is not to be counted.
         prediction: labels 0..6, of the same shape.
     """
     import torch
 
     # 255 * 7 + 6 fits 16 bits, a quarter of what int64 would move. The cell past the last takes the ignored pixels.
+    count, size = len(truth), NUM_CLASSES**2 + 1
     cells = truth.short() * NUM_CLASSES + prediction.short()
-    cells = cells.masked_fill_(truth == NO_DATA, NUM_CLASSES**2)
-    counts = torch.bincount(cells.flatten(), minlength=NUM_CLASSES**2 + 1)
-    return counts[: NUM_CLASSES**2].view(NUM_CLASSES, NUM_CLASSES)
+    cells = cells.masked_fill_(truth == NO_DATA, NUM_CLASSES**2).flatten(1)  # (B, H * W)
+    cells = cells + size * torch.arange(count, dtype=torch.int32, device=cells.device).view(-1, 1)
+    counts = torch.bincount(cells.flatten(), minlength=count * size).view(count, size)
+    return counts[:, : NUM_CLASSES**2].reshape(count, NUM_CLASSES, NUM_CLASSES)
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,10 +10,12 @@ import numpy as np
 
 from aras.checkpoints import keep_also_as, load_state, save_tensors
 from aras.errors import UserError
+from aras.evaluation import Evaluation, Loss, evaluate
 from aras.files import whole_file
+from aras.inference import logits_of
+from aras.legend import NO_DATA
 from aras.loading import batches_of
 from aras.patches import png_of_mask
-from aras.segmenter import dice_loss, evaluate, logits_of
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
@@ -79,6 +81,16 @@ def resume(state: State, last: Path, kind: dict[str, str]) -> None:
         )
     for name, value in found.items():
         setattr(state, name, value)
+
+
+def dice_loss() -> Loss:
+    """Return the loss of logits (B, 7, H, W) and labels (B, H, W).
+
+    The sum of 1 - Dice over the classes that the batch has, divided by 7: smp counts an absent class as 0.
+    """
+    import segmentation_models_pytorch as smp
+
+    return smp.losses.DiceLoss("multiclass", from_logits=True, ignore_index=NO_DATA)
 
 
 def train_epoch(state: State, loader: Any, seed: int, device: "torch.device") -> float:
@@ -161,7 +173,7 @@ def mend_best(state: State, best: Path, published: Path) -> None:
 
 def predict_test(
     model: "torch.nn.Module", batches: "Iterable[Batch]", names: np.ndarray, path: Path, device: "torch.device"
-) -> tuple[float, np.ndarray]:
+) -> Evaluation:
     """Write the predictions for the images `names` to a zip at `path`; return what `evaluate` does."""
     left = iter(names)
     with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
@@ -173,4 +185,4 @@ def predict_test(
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, png_of_mask(labels))
 
-        return evaluate(model, batches, device, take)
+        return evaluate(model, batches, device, dice_loss(), take=take)

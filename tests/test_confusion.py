@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from aras.confusion import SCORES, class_scores, confusion_matrix, score_table, scores
+from aras.confusion import SCORES, class_scores, confusion_matrices, score_table, scores
 from aras.legend import CLASS_NAMES, NO_DATA, NUM_CLASSES
 from aras.training import share_cores
 
@@ -11,7 +11,9 @@ share_cores()
 def matrix_of(truth, prediction):
     import torch
 
-    return confusion_matrix(torch.from_numpy(truth), torch.from_numpy(prediction)).numpy()
+    one_image = (1, -1) if truth.ndim == 1 else truth.shape
+    matrices = confusion_matrices(*(torch.from_numpy(labels.reshape(one_image)) for labels in (truth, prediction)))
+    return matrices.sum(dim=0).numpy()
 
 
 def labels_like(rng, shape, classes):

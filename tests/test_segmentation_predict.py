@@ -90,7 +90,8 @@ def clean(images, predict, tmp_path):
 def test_the_synthetic_set_gets_masks_percentages_and_confidence(images, weights, predict):
     import torch
 
-    from aras.segmenter import load_segmenter, logits_of
+    from aras.inference import logits_of
+    from aras.segmenter import load_segmenter
 
     assert predict(images).exit_code == 0
     synth, data = images.parent, images.parent.parent
@@ -383,7 +384,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_does_not_mend(weights, tm
             process.send_signal(signal.SIGKILL)
             kills += 1
         _, errors = process.communicate()
-        assert b"Traceback" not in errors
     assert process.returncode == 0
+    assert b"Traceback" not in errors  # before, orphaned workers may tell of the parent that was killed
     assert kills
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
