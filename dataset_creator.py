@@ -108,7 +108,7 @@ def create(cutting: Cutting, todo: list[Unit], failed: list[tuple[str, str]], wo
     else:
         click.echo("All patches are there already.")
     write_failures(output / "failures.csv", failed)
-    return write_tables(output, output / PROGRESS, cutting.patch_size, cutting.fractions)
+    return write_tables(output, output / PROGRESS, cutting.patch_size, cutting.block_size, cutting.fractions)
 
 
 def cut_named(unit: Unit, cutting: Cutting, parent: int) -> tuple[Unit, str | None]:

@@ -34,10 +34,10 @@ def confusion_matrices(truth: "torch.Tensor", prediction: "torch.Tensor") -> "to
     return counts[:, : NUM_CLASSES**2].reshape(count, NUM_CLASSES, NUM_CLASSES)
 
 
-def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each of `SCORES` (7,) float64 of a confusion `matrix` (7, 7); 0 where there is nothing to divide by."""
-    hit = np.diag(matrix).astype(np.float64)
-    support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+def class_scores(matrices: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each of `SCORES` (..., 7) float64 of confusion `matrices` (..., 7, 7); 0 where it divides by 0."""
+    hit = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.float64)
+    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
     return {
         "f1": _ratio(2 * hit, support + predicted),
         "iou": _ratio(hit, support + predicted - hit),
@@ -48,7 +48,7 @@ def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return `part` / `whole`, 0 where `whole` is 0."""
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
 def scores(matrix: np.ndarray) -> dict[str, Any]:

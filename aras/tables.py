@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aras.blocks import block_name
 from aras.files import whole_file, write_text
 from aras.legend import CLASS_NAMES, class_percentages
 from aras.rasters import corner_of
@@ -23,7 +24,7 @@ from aras.splits import SPLITS, smallest_gap
 from aras.tiles import patch_name
 
 PERCENTAGE_COLUMNS = ("filename", *CLASS_NAMES)
-PATCH_COLUMNS = ("name", "split", "tile", "row", "col", "west", "south", "east", "north")
+PATCH_COLUMNS = ("name", "split", "tile", "row", "col", "block", "west", "south", "east", "north")
 METERS_PER_DEGREE = 111_320
 """Of latitude; of longitude at the equator."""
 
@@ -130,7 +131,9 @@ class Tally:
                 yield f"WARNING: {split} is empty; try another --seed or a smaller --block-size"
 
 
-def write_tables(output: Path, progress: Path, patch_size: int, fractions: tuple[float, float, float]) -> Tally:
+def write_tables(
+    output: Path, progress: Path, patch_size: int, block_size: int, fractions: tuple[float, float, float]
+) -> Tally:
     """Write all tables of the dataset at `output` from the records in `progress`; return what they add up to."""
     tally = Tally(fractions)
     corners: dict[str, list[tuple[int, int]]] = {split: [] for split in SPLITS}
@@ -157,8 +160,9 @@ def write_tables(output: Path, progress: Path, patch_size: int, fractions: tuple
             tally.pixel_meters = METERS_PER_DEGREE / record.per_degree
             corners[record.outcome].append(record.corner(patch_size))
             percentages[record.outcome].writerow((f"{record.name}.png", *class_percentages(record.counts)))
+            place = (record.tile, record.row, record.col)
             patches.writerow(
-                (record.name, record.outcome, record.tile, record.row, record.col, *record.bounds(patch_size))
+                (record.name, record.outcome, *place, block_name(*place, block_size), *record.bounds(patch_size))
             )
     write_footprints(output / "patches.geojson", progress, patch_size)
     tally.gaps = smallest_gap({split: np.array(where) for split, where in corners.items()}, patch_size)
