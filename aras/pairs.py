@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from aras.errors import UserError
-from aras.legend import read_mask
+from aras.legend import NO_DATA, read_mask
 
 SUFFIX = ".png"
 GENERATED = "generated"
+CONFIDENCE = "confidence"
+"""The folder beside masks/ that has the confidence maps of labelled images."""
 MODES = ("RGB", "RGBA", "P", "L")
 """Pillow's names for what is read: of others, such as 16-bit grey, its conversion to RGB would cut the values off."""
 
@@ -45,6 +47,10 @@ class Pairs:
     def mask(self, index: int) -> Path:
         """Return the mask file of pair `index`."""
         return self.masks / f"{self.names[index]}{SUFFIX}"
+
+    def confidence(self, index: int) -> Path:
+        """Return the file that tells how sure the mask of pair `index` is; only labelled images have one."""
+        return self.masks.parent / CONFIDENCE / f"{self.names[index]}{SUFFIX}"
 
 
 def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
@@ -139,6 +145,32 @@ def read_pair(image_path: Path, mask_path: Path, size: tuple[int, int]) -> tuple
                 " make the dataset again with one patch size"
             )
     return image, labels
+
+
+def ignore_unsure(labels: np.ndarray, path: Path, least: float) -> np.ndarray:
+    """Return `labels` (H, W) uint8 with `NO_DATA` where the confidence map `path` is under `least`, 0..1.
+
+    The map is an 8-bit grey PNG of the same size, in which 255 is a probability of 1.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is not such a map.
+    """
+    remedy = "segmentation_predict.py --confidence-maps"
+    try:
+        with Image.open(path) as image:
+            mode, confidence = image.mode, np.asarray(image)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing; write the maps with {remedy}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise UserError(f"{path} cannot be read ({reason}); delete it and make it again with {remedy}") from None
+    if mode != "L":
+        raise UserError(f"{path} has pixels of mode {mode}; a map is 8-bit grey (L), so make it again with {remedy}")
+    if confidence.shape != labels.shape:
+        told = f"{told_size(confidence.shape)} pixels where its mask is {told_size(labels.shape)}"
+        raise UserError(f"{path} is {told}; delete it and make it again with {remedy}")
+    unsure = np.arange(256) / 255 < least  # by grey value
+    return np.where(unsure[confidence], np.uint8(NO_DATA), labels)
 
 
 def told_size(size: tuple[int, ...]) -> str:
