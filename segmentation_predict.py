@@ -3,250 +3,125 @@
 This is how the images drawn by the unconditional GAN get masks, so that they can be trained on and captioned
 (arXiv 2603.09625, pseudo-labels of the synthetic set). An image is done when it has its mask and, written after it, its
 rows; one that was drawn again since is labelled again, and the mask of one that is gone goes too. Batches are cut from
-the sorted names alone, so a killed run and its continuation give what an unbroken one gives.
+the sorted names alone, so a killed run and its continuation give what an unbroken one gives, on however many GPUs.
 """
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 
 from aras.command import Command, device_option, limit_option, workers_option
 from aras.errors import UserError
-from aras.files import read_json, remove_parts, sole_writer, write_bytes
-from aras.inference import check_takes, labels_and_confidence, sums_of_classes
-from aras.legend import CLASS_NAMES, class_percentages
-from aras.loading import LOADER_WORKERS, ImageBatch, ImageSet
+from aras.files import sole_writer
+from aras.inference import SYMMETRIES
+from aras.label_files import (
+    Outputs,
+    begin_folder,
+    check_not_foreign,
+    check_same_weights,
+    end_folder,
+    names_done,
+    outputs_of,
+    stamps_of,
+)
+from aras.labelling import Labeller, Share, label_share
+from aras.loading import LOADER_WORKERS
 from aras.pairs import SUFFIX, stems
-from aras.patches import png_of_mask
-from aras.rows import row_text, whole_rows, write_sorted
+from aras.ranks import Rank, device_of, rank_of_process, start_others, tell_end, wait_for_others, wait_for_start
 from aras.runs import FREE, begin_run, check_same_options
 from aras.segmenter import ARCHITECTURES, load_segmenter
-from aras.tables import PERCENTAGE_COLUMNS
 from aras.training import choose_device, memory_told, share_cores, told_device
 
-if TYPE_CHECKING:
-    import torch
-
-CONFIDENCE_COLUMNS = ("filename", "mean", *CLASS_NAMES)
-LABELLED_COLUMNS = ("filename", "size", "mtime_ns")  # of the image when it was labelled
-FREE_OPTIONS = FREE | {"limit"}
+FREE_OPTIONS = FREE | {"limit", "confidence_maps", "weights", "weights_sha256"}
+"""The content of the weights counts, not their name; it has a check of its own."""
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
-WRITERS = 8  # threads; compression lets go of the interpreter
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where everything goes."""
-
-    masks: Path
-    percentages: Path
-    confidence: Path
-    failures: Path
-    labelled: Path
-    record: Path  # run.json
-
-    @property
-    def tables(self) -> dict[Path, tuple[str, ...]]:
-        """The columns of the tables that have a row for each image that is done."""
-        return {
-            self.percentages: PERCENTAGE_COLUMNS,
-            self.confidence: CONFIDENCE_COLUMNS,
-            self.labelled: LABELLED_COLUMNS,
-        }
+def check_there(weights: tuple[Path, ...]) -> None:
+    """Raise `UserError` when a file of `weights` is missing."""
+    for path in weights:
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run segmentation_train.py first, or name the file by --weights")
 
 
-def outputs_of(images: Path, output: Path | None) -> Outputs:
-    """Return where the labels of the folder `images` go: into `output`, or beside the images in their dataset.
-
-    Raises:
-        UserError: without `output`, the folder is not `<data>/<split>/images`.
-    """
-    if output:
-        tables = (output / f"{name}.csv" for name in ("class_percentages", "confidence", "failures", "labelled"))
-        return Outputs(output / "masks", *tables, record=output / "run.json")  # type: ignore[misc]
-    if images.name != "images":
-        raise UserError(f"--images {images} is not <dataset>/<split>/images; say where to write by --output")
-    split = images.parent
-    percentages = split.parent / "class_percentages" / f"{split.name}.csv"
-    confidence, failures, labelled = (split / f"{name}.csv" for name in ("confidence", "failures", "masks.labelled"))
-    return Outputs(split / "masks", percentages, confidence, failures, labelled, split / "masks.run.json")
+def told_digests(paths: tuple[Path, ...]) -> str:
+    """Return the SHA-256 of each of `paths`, parted by spaces."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests)
 
 
-def check_not_foreign(outputs: Outputs) -> None:
-    """Raise `UserError` when there are masks or tables that this script did not write, such as a split's true masks."""
-    if outputs.record.exists():
-        return
-    masks = outputs.masks.glob("*" + SUFFIX) if outputs.masks.is_dir() else iter(())
-    for path in (next(masks, None), outputs.percentages, outputs.confidence):
-        if path and path.exists():
-            raise UserError(f"{path} was not written by this script: there is no {outputs.record}; use --output DIR")
+def load_labeller(options: dict[str, Any], rank: Rank) -> Labeller:
+    """Return the models of `options`, on the device of `rank`."""
+    share_cores()
+    device = device_of(rank, choose_device(options["device"]))
+    models = [load_segmenter(path, options["arch"], options["encoder"]).to(device) for path in options["weights"]]
+    return Labeller(models, device, SYMMETRIES if options["tta"] else 1, options["confidence_maps"])
 
 
-def stamps_of(folder: Path) -> dict[str, str]:
-    """Return what tells each image of `folder` from one of the same name, by file name, as its row of labelled.csv."""
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(SUFFIX):
-                try:
-                    status = entry.stat()
-                    found[entry.name] = row_text((entry.name, status.st_size, status.st_mtime_ns))
-                except FileNotFoundError:  # a link to nowhere; reading it says so
-                    found[entry.name] = row_text((entry.name, "", ""))
-    return found
+def share_of(options: dict[str, Any], stamps: dict[str, str], done: set[str], rank: Rank) -> Share:
+    """Return what the process `rank` is to label of the images told by `stamps`."""
+    names = np.array(sorted(name.removesuffix(SUFFIX) for name in stamps)[: options["limit"]])
+    return Share(options["images"], names, stamps, done, options["batch_size"], options["workers"], rank)
 
 
-def settle_tables(outputs: Outputs, stamps: dict[str, str]) -> set[str]:
-    """Have the tables hold the images that are done, in the order of names; return those images' stems.
-
-    Masks made from an image that is gone or is another now, by `stamps`, are deleted.
-    """
-    rows = {path: whole_rows(path, columns) for path, columns in outputs.tables.items()}
-    for name, stamp in rows[outputs.labelled].items():
-        if stamps.get(name) != stamp:
-            (outputs.masks / name).unlink(missing_ok=True)
-    with os.scandir(outputs.masks) as entries:
-        done = {entry.name for entry in entries}.intersection(*rows.values())
-    for path, columns in outputs.tables.items():
-        write_sorted(path, columns, rows[path], done)
-    return {name.removesuffix(SUFFIX) for name in done}
-
-
-def confidence_row(name: str, pixels: np.ndarray, sums: np.ndarray) -> str:
-    """Return an image's line of confidence.csv from `pixels` (7,) and `sums` (7,); a class without pixels is empty."""
-    of_class = [f"{total / count:.4f}" if count else "" for total, count in zip(sums, pixels, strict=True)]
-    return row_text([name, f"{sums.sum() / pixels.sum():.4f}", *of_class])
-
-
-def label_all(
-    stamps: dict[str, str],
-    names: np.ndarray,
-    done: set[str],
-    model: "torch.nn.Module",
-    outputs: Outputs,
-    options: dict[str, Any],
-    device: "torch.device",
-) -> int:
-    """Label what is not done, and return how many images could not be; these go to failures.csv."""
-    import torch
-    from tqdm import tqdm
-
-    starts = range(0, len(names), options["batch_size"])  # the same cuts whatever is done: the same sums
-    batches = [list(range(start, min(start + options["batch_size"], len(names)))) for start in starts]
-    batches = [batch for batch in batches if not done.issuperset(names[batch].tolist())]
-    loader: Any = torch.utils.data.DataLoader(
-        ImageSet(options["images"], names),  # type: ignore[arg-type]
-        batch_sampler=batches,
-        collate_fn=ImageBatch(options["batch_size"]),
-        num_workers=options["workers"],
-        pin_memory=device.type == "cuda",
-    )
-    check = cache(partial(check_takes, model, device=device))
-    failed = 0
-    with (
-        ThreadPoolExecutor(WRITERS) as pool,
-        ExitStack() as stack,
-        torch.inference_mode(),
-        memory_told("lower --batch-size"),
-    ):
-        tables = [stack.enter_context(path.open("a", encoding="utf-8")) for path in outputs.tables]
-        for groups, failures in tqdm(loader, desc="label", disable=None, unit="batch"):
-            for group, images in groups:
-                new = {name: place for place, name in enumerate(group) if name not in done}
-                try:
-                    check(tuple(images.shape[1:3]))
-                except UserError as error:
-                    failures |= dict.fromkeys(new, str(error))
-                    continue
-                rows = label_group(new, images, model, outputs.masks, pool, device) if new else []
-                for name, (percentages, confidence) in zip(new, rows, strict=False):
-                    for table, row in zip(tables, (percentages, confidence, stamps[name + SUFFIX]), strict=True):
-                        table.write(row)
-            for table in tables:
-                table.flush()
-            if failures:
-                append_failures(outputs.failures, failures)
-                failed += len(failures)
-    return failed
-
-
-def label_group(
-    new: dict[str, int],
-    images: "torch.Tensor",
-    model: "torch.nn.Module",
-    masks: Path,
-    pool: ThreadPoolExecutor,
-    device: "torch.device",
-) -> list[tuple[str, str]]:
-    """Write the masks of `new`, names and their places in `images`; return each one's percentages and confidence."""
-    found, confidence = labels_and_confidence([model], images, device)
-    pixels, sums = sums_of_classes(found, confidence)
-    labels = found.cpu().numpy()
-    list(pool.map(lambda name: write_mask(masks, name, labels[new[name]]), new))
-    return [
-        (
-            row_text([name + SUFFIX, *class_percentages(pixels[place])]),
-            confidence_row(name + SUFFIX, pixels[place], sums[place]),
-        )
-        for name, place in new.items()
-    ]
-
-
-def append_failures(path: Path, failures: dict[str, str]) -> None:
-    """Append the reasons of `failures`, by stem, to the table at `path`."""
-    head = "" if path.exists() else row_text(("filename", "reason"))
-    with path.open("a", encoding="utf-8") as file:
-        file.write(head + "".join(row_text((name + SUFFIX, reason)) for name, reason in failures.items()))
-
-
-def write_mask(folder: Path, name: str, labels: np.ndarray) -> None:
-    """Write `labels` (H, W) uint8 as a mask file."""
-    write_bytes(folder / f"{name}{SUFFIX}", png_of_mask(labels), durable=False)
-
-
-def check_same_weights(outputs: Outputs, weights: Path, digest: str) -> None:
-    """Raise `UserError` when the masks were made by weights of another SHA-256 than `digest`."""
-    if read_json(outputs.record)["options"].get("weights_sha256") != digest:
-        raise UserError(
-            f"the content of {weights} is not what it was when {outputs.masks} was begun, as when a training goes on;"
-            f" name another --output, or delete {outputs.masks}, {outputs.percentages}, {outputs.confidence} and"
-            f" {outputs.record} to label all again"
-        )
-
-
-def run(options: dict[str, Any], outputs: Outputs) -> None:
-    """Label the folder, from wherever it stands.
+def lead(options: dict[str, Any], outputs: Outputs, rank: Rank) -> None:
+    """Label the folder, from wherever it stands, together with the other processes of the job.
 
     Raises:
         UserError: images failed; they are in failures.csv.
     """
-    remove_parts(outputs.masks)
-    outputs.failures.unlink(missing_ok=True)
+    if outputs.record.exists():
+        check_same_options(outputs.record, options, FREE_OPTIONS)
+        check_same_weights(outputs, options["weights"], options["weights_sha256"])
     stamps = stamps_of(options["images"])
-    names = np.array(sorted(name.removesuffix(SUFFIX) for name in stamps)[: options["limit"]])
-    done = settle_tables(outputs, stamps) if outputs.record.exists() else set()
-    todo = len(names) - len(done.intersection(names.tolist()))
-    click.echo(f"Reads {options['images']}: {len(names):,} images, {todo:,} to label")
+    share = share_of(options, stamps, begin_folder(outputs, stamps, options["confidence_maps"]), rank)
+    todo = len(share.names) - len(share.done.intersection(share.names.tolist()))
+    click.echo(f"Reads {options['images']}: {len(share.names):,} images, {todo:,} to label")
     click.echo(f"Writes {outputs.masks}, {outputs.percentages}, {outputs.confidence}")
-    if not todo:
+    if todo:
+        labeller = load_labeller(options, rank)
+        begin_run(outputs.record, options, PACKAGES, told_device(labeller.device), FREE_OPTIONS)
+    start_others(outputs.progress, rank)
+    if todo:
+        with memory_told("lower --batch-size"):
+            label_share(share, labeller, outputs)
+    wait_for_others(outputs.progress, rank)
+    left = set(share.names.tolist()) - end_folder(outputs, stamps, options["confidence_maps"])
+    if left:
+        raise UserError(
+            f"{len(left)} images could not be labelled, see {outputs.failures}; mend them and run this again"
+        )
+
+
+def follow(options: dict[str, Any], outputs: Outputs, rank: Rank) -> None:
+    """Label the share of a process that does not lead."""
+    wait_for_start(outputs.progress, rank)
+    with sole_writer(outputs.progress / rank.name, is_file=True):
+        share = share_of(options, stamps_of(options["images"]), names_done(outputs), rank)
+        if share.batches():
+            with memory_told("lower --batch-size"):
+                label_share(share, load_labeller(options, rank), outputs)
+        tell_end(outputs.progress, rank)
+
+
+def label_folder(options: dict[str, Any]) -> None:
+    """Label a folder of images, alone or as one of the processes of a job."""
+    outputs, rank = outputs_of(options["images"], options["output"]), rank_of_process()
+    check_there(options["weights"])
+    if not rank.leads:
+        follow(options, outputs, rank)
         return
-    share_cores()
-    device = choose_device(options["device"])
-    model = load_segmenter(options["weights"], options["arch"], options["encoder"]).to(device)
-    begin_run(outputs.record, options, PACKAGES, told_device(device), FREE_OPTIONS)
-    settle_tables(outputs, stamps)
-    failed = label_all(stamps, names, done, model, outputs, options, device)
-    settle_tables(outputs, stamps)
-    if failed:
-        raise UserError(f"{failed} images could not be labelled, see {outputs.failures}; mend them and run this again")
+    options["weights_sha256"] = told_digests(options["weights"])
+    stems(options["images"])  # before a folder is made for the output
+    check_not_foreign(outputs)
+    with sole_writer(options["output"] or outputs.masks):
+        lead(options, outputs, rank)
 
 
 @click.command(cls=Command)
@@ -260,16 +135,24 @@ def run(options: dict[str, Any], outputs: Outputs) -> None:
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("segmentation/best.pt"),
+    multiple=True,
+    default=(Path("segmentation/best.pt"),),
     show_default=True,
-    help="Trained weights: best.pt, a published .pth, or safetensors.",
+    help="Trained weights: best.pt, a published .pth, or safetensors. Repeat it for the mean probability of several.",
 )
 @click.option(
     "--arch",
     type=click.Choice(ARCHITECTURES, case_sensitive=False),
-    help="Their architecture; else from the run.json beside them.",
+    help="Their architecture; else from the run.json beside each, or its published name.",
 )
-@click.option("--encoder", help="Their encoder; else from the run.json beside them.")
+@click.option("--encoder", help="Their encoder; else told like their architecture.")
+@click.option(
+    "--tta",
+    is_flag=True,
+    default=None,
+    help="Mean probability over the 8 symmetries of the square, for 8 times the work.",
+)
+@click.option("--confidence-maps", is_flag=True, help="Also write each pixel's confidence, as a grey PNG per image.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -285,6 +168,7 @@ def main(**options: Any) -> None:
     \b
     Reads   ARAS400k/synth/images, segmentation/best.pt and the run.json beside it
     Writes  ARAS400k/synth/masks, ARAS400k/class_percentages/synth.csv, ARAS400k/synth/confidence.csv
+            ARAS400k/synth/confidence/<name>.png with --confidence-maps: 255 is a probability of 1
             ARAS400k/synth/masks.labelled.csv, masks.run.json: from which images and weights, to go on from
             ARAS400k/synth/failures.csv when an image could not be read; the exit code is then 1
             with --output DIR: DIR/masks, DIR/{class_percentages,confidence,labelled,failures}.csv, DIR/run.json
@@ -292,27 +176,18 @@ def main(**options: Any) -> None:
     \b
     Example  python segmentation_predict.py
              python segmentation_predict.py --images ARAS400k/test/images --output predicted
+             python segmentation_predict.py --weights a/best.pt --weights b/best.pt --tta --confidence-maps
+             torchrun --standalone --nproc-per-node 8 segmentation_predict.py
 
     confidence.csv has the mean probability of the class that each pixel was given, over all pixels and over those of
     each class; a class that the image was not given is empty.
 
+    Under torchrun the batches are dealt to its processes, each on a GPU of its own and with --workers of its own.
+
     To resume, run the same command again. It labels again what was drawn again under the same name, and deletes the
     masks and rows of images that are gone.
     """
-    outputs = outputs_of(options["images"], options["output"])
-    weights: Path = options["weights"]
-    if not weights.is_file():
-        raise UserError(f"{weights} is missing; run segmentation_train.py first, or name the file by --weights")
-    with weights.open("rb") as file:
-        options["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    stems(options["images"])  # before a folder is made for the output
-    check_not_foreign(outputs)
-    with sole_writer(options["output"] or outputs.masks):
-        if outputs.record.exists():
-            check_same_options(outputs.record, options, FREE_OPTIONS | {"weights_sha256"})
-            check_same_weights(outputs, weights, options["weights_sha256"])
-        outputs.masks.mkdir(parents=True, exist_ok=True)
-        run(options, outputs)
+    label_folder(options)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Labelling a folder of images, run as its users run it."""
 
 import csv
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
 
 import segmentation_predict
+from aras import labelling
 from aras.files import sole_writer
 from aras.legend import CLASS_NAMES, read_mask
 from aras.pairs import read_image
@@ -133,7 +137,7 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_model(images, predict, monk
 @pytest.mark.parametrize("masks_written", [0, 1, 4, 5])
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(images, predict, clean, tmp_path, monkeypatch, masks_written):
     output = tmp_path / "cut"
-    write, written = segmentation_predict.write_mask, []
+    write, written = labelling.write_mask, []
 
     def cut(folder, name, labels):
         if len(written) == masks_written:
@@ -141,11 +145,11 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(images, predict, clean, 
         written.append(name)
         write(folder, name, labels)
 
-    monkeypatch.setattr(segmentation_predict, "write_mask", cut)
+    monkeypatch.setattr(labelling, "write_mask", cut)
     assert predict(images, "--output", output).exit_code != 0
     monkeypatch.undo()
     for name in ("class_percentages.csv", "confidence.csv", "labelled.csv"):
-        with (output / name).open("a") as file:
+        with (output / "masks" / ".progress" / "rank0" / name).open("a") as file:
             file.write("N41E031_000_005.png,1"[: 10 + masks_written * 2])
     (output / "masks" / "N41E031_000_006.png.part").write_bytes(b"half")
     assert predict(images, "--output", output, "--workers", 2).exit_code == 0
@@ -361,20 +365,179 @@ def test_a_second_process_stops_with_one_line(images, predict, tmp_path):
         assert "another process is writing to" in failure(predict(images, "--output", output))
 
 
+def test_confidence_maps_are_the_probability_of_the_given_class(images, predict, weights, tmp_path):
+    import torch
+
+    from aras.inference import labels_and_confidence
+    from aras.segmenter import load_segmenter
+
+    output, model = tmp_path / "out", load_segmenter(weights, None, None)
+    assert predict(images, "--output", output, "--confidence-maps").exit_code == 0
+    for path in images.iterdir():
+        with torch.inference_mode():
+            image = torch.from_numpy(read_image(path).copy())[None]
+            _, chances = labels_and_confidence([model], image, torch.device("cpu"))
+        with Image.open(output / "confidence" / path.name) as sure:
+            assert sure.mode == "L"
+            found = np.asarray(sure).astype(float)
+        assert np.abs(found - 255 * chances[0].numpy()).max() <= 0.51
+    (row, *_) = table(output / "confidence.csv")
+    with Image.open(output / "confidence" / row["filename"]) as sure:
+        assert float(row["mean"]) == pytest.approx(np.asarray(sure).mean() / 255, abs=2e-3)
+
+
+def test_maps_asked_for_later_are_made_then(images, predict, clean, tmp_path):
+    output = tmp_path / "out"
+    assert predict(images, "--output", output).exit_code == 0
+    assert "7 images, 7 to label" in predict(images, "--output", output, "--confidence-maps").output
+    found = files_of(output)
+    assert {name: content for name, content in found.items() if not name.startswith("confidence/")} == clean
+    (output / "confidence" / "N41E031_000_004.png").unlink()
+    (output / "confidence" / "N41E031_000_001.png.part").write_bytes(b"half")
+    assert "7 images, 1 to label" in predict(images, "--output", output, "--confidence-maps").output
+    assert files_of(output) == found
+    assert "7 images, 0 to label" in predict(images, "--output", output).output
+    assert files_of(output) == found
+    (images / "N41E031_000_004.png").unlink()
+    assert predict(images, "--output", output).exit_code == 0
+    assert not (output / "confidence" / "N41E031_000_004.png").exists()
+
+
+def test_maps_of_a_split_lie_beside_its_masks_and_others_are_left_alone(images, predict):
+    synth = images.parent
+    (synth / "confidence").mkdir()
+    Image.new("L", (32, 32)).save(synth / "confidence" / "mine.png")
+    assert "confidence/mine.png was not written by this script" in failure(predict(images, "--confidence-maps"))
+    shutil.rmtree(synth / "confidence")
+    assert predict(images, "--confidence-maps").exit_code == 0
+    assert {p.name for p in (synth / "confidence").iterdir()} == {p.name for p in images.iterdir()}
+
+
+def test_tta_labels_a_turned_image_as_it_labels_the_image(tmp_path, predict):
+    data = make_dataset(tmp_path / "ARAS400k", size=(64, 64), test=1)
+    folder = data / "test" / "images"
+    with Image.open(folder / "N41E031_000_000.png") as image:
+        image.transpose(Image.Transpose.TRANSVERSE).save(folder / "turned.png")
+    shares = []
+    for more in ((), ("--tta",)):
+        output = tmp_path / f"out{len(more)}"
+        assert predict(folder, "--output", output, *more).exit_code == 0
+        upright, turned = (read_mask(output / "masks" / name) for name in ("N41E031_000_000.png", "turned.png"))
+        shares.append((upright == turned.T[::-1, ::-1]).mean())
+    assert shares[0] < 0.98
+    assert shares[1] > 0.999
+    assert "--tta was True, now None" in failure(predict(folder, "--output", tmp_path / "out1"))
+
+
+def test_several_weights_label_by_their_mean_probability(images, predict, weights, tmp_path):
+    import torch
+
+    from aras.checkpoints import save_tensors
+    from aras.inference import logits_of
+    from aras.segmenter import build_model, load_segmenter
+
+    other = tmp_path / f"best_ARAS400k_FPN_{ENCODER}.pth"
+    torch.manual_seed(5)
+    save_tensors(other, build_model("FPN", ENCODER, "none").state_dict())
+    output = tmp_path / "out"
+    assert predict(images, "--weights", other, "--output", output).exit_code == 0
+    models = [load_segmenter(path, None, None) for path in (weights, other)]
+    cpu = torch.device("cpu")
+    for path in images.iterdir():
+        with torch.inference_mode():
+            image = torch.from_numpy(read_image(path).copy())[None]
+            chances = torch.stack([logits_of(model, image, cpu).softmax(1)[0] for model in models]).mean(0)
+        assert (read_mask(output / "masks" / path.name) == chances.argmax(0).numpy()).mean() > 0.999
+    told = json.loads((output / "run.json").read_text())["options"]
+    assert told["weights"] == [str(weights), str(other)]
+    assert told["weights_sha256"].split() == [hashlib.sha256(p.read_bytes()).hexdigest() for p in (weights, other)]
+    line = failure(predict(images, "--output", output))
+    assert f"the content of {weights} is not what it was" in line
+    moved = tmp_path / "moved" / other.name
+    moved.parent.mkdir()
+    other.rename(moved)
+    assert f"{other} is missing" in failure(predict(images, "--weights", other, "--output", output))
+    assert "7 images, 0 to label" in predict(images, "--weights", moved, "--output", output).output
+
+
+def command_of(images, weights, output, *more, processes=1):
+    """Return the command that labels `images`, by torchrun when there are to be several processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
+    options = ["--images", images, "--weights", weights, "--output", output, "--batch-size", 4, "--device", "cpu"]
+    script = ROOT / "segmentation_predict.py"
+    return [str(word) for word in (sys.executable, *launcher, script, *options, "--workers", 0, *more)]
+
+
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+"""As torchrun sets it: sums of floats depend on the number of threads."""
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(images, weights, tmp_path):
+    broken = images / "N41E031_000_005.png"  # in the second batch, which is that of the second process
+    whole = broken.read_bytes()
+    for processes in (1, 2):
+        broken.write_bytes(b"")
+        output = tmp_path / str(processes)
+        command = command_of(images, weights, output, "--confidence-maps", "--tta", processes=processes)
+        done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, check=False)
+        assert done.returncode == 1
+        assert f"Error: 1 images could not be labelled, see {output / 'failures.csv'}" in done.stderr
+        assert [row["filename"] for row in table(output / "failures.csv")] == [broken.name]
+        broken.write_bytes(whole)
+        subprocess.run(command, capture_output=True, env=ONE_THREAD, check=True)
+        assert not (output / "failures.csv").exists()
+        assert not (output / "masks" / ".progress").exists()
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_a_job_of_two_that_was_killed_is_continued_by_one(weights, tmp_path):
+    data = make_dataset(tmp_path / "ARAS400k", synth=300)
+    images = data / "synth" / "images"
+    command = command_of(images, weights, tmp_path / "whole")
+    subprocess.run(command, check=True, capture_output=True, env=ONE_THREAD)
+    output = tmp_path / "cut"
+    job = subprocess.Popen(
+        command_of(images, weights, output, processes=2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ONE_THREAD,
+    )
+    while not all(len(rows_of(output, rank)) > 8 for rank in (0, 1)):
+        assert job.poll() is None
+        time.sleep(0.01)
+    members = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    for pid in (job.pid, *map(int, members)):  # torchrun first, so that it stops nobody in order
+        os.kill(pid, signal.SIGKILL)
+    job.wait()
+    done = len(list((output / "masks").glob("*.png")))
+    assert 16 < done < 300
+    rest = subprocess.run(
+        command_of(images, weights, output), capture_output=True, text=True, env=ONE_THREAD, check=True
+    )
+    left = int(re.search(r"300 images, (\d+) to label", rest.stdout)[1])
+    assert 300 - done <= left < 300 - 16
+    assert files_of(output) == files_of(tmp_path / "whole")
+
+
+def rows_of(output, rank):
+    """Return the lines that the process `rank` has written of the images that it labelled."""
+    path = output / "masks" / ".progress" / f"rank{rank}" / "labelled.csv"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 @pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_the_next_does_not_mend(weights, tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", synth=400)
     shutil.rmtree(data / "synth" / "masks")
     images = data / "synth" / "images"
-
-    def command(output):
-        options = ("--images", images, "--weights", weights, "--output", output, "--batch-size", 4, "--device", "cpu")
-        return [sys.executable, str(ROOT / "segmentation_predict.py"), *map(str, options)]
-
-    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
+    workers = ("--workers", 2)
+    subprocess.run(command_of(images, weights, tmp_path / "unbroken", *workers), check=True, capture_output=True)
+    command = command_of(images, weights, tmp_path / "broken", *workers)
     kills = 0
     for wait in (0.0, 0.05, 0.1, 60):
-        process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         before = len(list((tmp_path / "broken").glob("masks/*.png")))
         while process.poll() is None and len(list((tmp_path / "broken").glob("masks/*.png"))) == before:
             time.sleep(0.01)
