@@ -1,0 +1,414 @@
+"""Stage 6: how a trained encoder sees sets of images: maps of its features, and how far apart the sets lie.
+
+Each image becomes one vector, the mean over space of the encoder's last stage (for efficientnet-b7, 640 numbers). The
+vectors of all sets are standardised together. t-SNE and UMAP lay them out on a plane; silhouettes of the vectors
+themselves say whether the sets are apart (1), mixed (0) or misplaced (-1), so a synthetic set is good when its
+silhouette against the real one is near 0 (arXiv 2603.09625, the feature maps of the Segformer's encoder).
+"""
+
+import csv
+import hashlib
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from aras.blocks import blocks_of
+from aras.command import Command, data_option, device_option, workers_option
+from aras.embedding import FEWEST, tsne_map, umap_map
+from aras.errors import UserError
+from aras.features import ImageDraw, cache_key, draw_images, extract_features, is_cached, read_features, standardise
+from aras.files import read_json, remove_parts, sole_writer, write_json, write_text
+from aras.loading import LOADER_WORKERS
+from aras.pairs import GENERATED, SUFFIX, read_image
+from aras.rows import row_text
+from aras.runs import FREE, begin_run, check_same_options
+from aras.scatter import COLORS, Map, draw_map, draw_thumbnails
+from aras.segmenter import ARCHITECTURES, kind_of_weights, load_segmenter
+from aras.silhouette import all_scores, distance_sums
+from aras.training import choose_device, share_cores, told_device
+
+PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}
+PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
+OWN_WEIGHTS = Path("segmentation/best.pt")
+METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
+COORDINATE_COLUMNS = ("set", "filename", "x", "y")
+FREE_OPTIONS = FREE | {"features_cache", "batch_size", "method", "thumbnails", "weights_sha256"}
+PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "openTSNE", "umap-learn", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where everything goes."""
+
+    folder: Path
+    features: Path
+
+    @property
+    def scores(self) -> Path:
+        """The silhouettes, and which images all outputs are of; written first and deleted last."""
+        return self.folder / "silhouette.json"
+
+    def coordinates(self, method: str) -> Path:
+        """The points of a map."""
+        return self.folder / f"{method}.csv"
+
+    def figure(self, method: str) -> Path:
+        """The figure of a map."""
+        return self.folder / f"{method}_comparison.png"
+
+    def thumbnails(self, method: str) -> Path:
+        """The figure of a map with images."""
+        return self.folder / f"{method}_thumbnails.png"
+
+    def wanted(self, options: dict[str, Any]) -> list[Path]:
+        """Return what a run with `options` leaves."""
+        kinds = (self.coordinates, self.figure, *((self.thumbnails,) if options["thumbnails"] else ()))
+        return [self.scores, *(kind(method) for method in options["method"] for kind in kinds)]
+
+    def drop(self) -> None:
+        """Delete what an earlier run left."""
+        for method in METHODS:
+            for path in (self.thumbnails(method), self.figure(method), self.coordinates(method)):
+                path.unlink(missing_ok=True)
+        self.scores.unlink(missing_ok=True)
+
+
+def sets_given(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Return the folder of each set by its name, from `--set NAME=DIR`.
+
+    Raises:
+        UserError: one has another form, or two have one name.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder or not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"--set {text} is not NAME=DIR with a name of letters, digits, '.', '-' and '_'")
+        if name in found:
+            raise UserError(f"--set {name} is given twice; give each set a name of its own")
+        found[name] = Path(folder)
+    return found
+
+
+def published_sets(data: Path) -> dict[str, Path]:
+    """Return the folders of the published comparison that the dataset `data` has, and say which it lacks."""
+    found = {}
+    for name, place in PUBLISHED_SETS.items():
+        folder = data / place
+        if folder.is_dir() and next(folder.glob("*" + SUFFIX), None):
+            found[name] = folder
+        else:
+            click.echo(f"Leaves out {name}: there is no image in {folder}")
+    return found
+
+
+def check_count_of_sets(sets: dict[str, Path]) -> None:
+    """Raise `UserError` unless there are sets to compare, and a colour for each."""
+    if not 2 <= len(sets) <= len(COLORS):
+        told = ", ".join(sets) or "none"
+        raise UserError(
+            f"2 to {len(COLORS)} sets are compared, and here are {len(sets)} ({told}); make what is missing, or name"
+            " folders of images by --set NAME=DIR, once for each"
+        )
+
+
+def weights_or_default(given: Path | None) -> Path:
+    """Return the weights `given`, or the published ones in the working directory, or those that were trained here.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    weights = given or (PUBLISHED_WEIGHTS if PUBLISHED_WEIGHTS.is_file() else OWN_WEIGHTS)
+    if not weights.is_file():
+        also = "" if given else f", and so is {PUBLISHED_WEIGHTS}"
+        raise UserError(f"{weights} is missing{also}; run segmentation_train.py first, or name the file by --weights")
+    return weights
+
+
+def check_same_weights(record: Path, weights: Path, digest: str) -> None:
+    """Raise `UserError` when the run of `record` is of weights of another SHA-256 than `digest`."""
+    if read_json(record)["options"].get("weights_sha256") != digest:
+        raise UserError(
+            f"the content of {weights} is not what it was when {record} was written, as when a training goes on; name"
+            f" another --outdir, or delete {record} to replace its results"
+        )
+
+
+def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, options: dict[str, Any]) -> None:
+    """Extract the features of the sets that are not in the cache.
+
+    Raises:
+        UserError: images failed; they are in failures.csv, and the others are kept.
+    """
+    paths = [outputs.features / f"{draw.name}.npz" for draw in draws]
+    todo = [job for job in zip(draws, paths, keys, strict=True) if not is_cached(*job[1:])]
+    failures_file = outputs.folder / "failures.csv"
+    failures_file.unlink(missing_ok=True)
+    if not todo:
+        return
+    device = choose_device(options["device"])
+    model: Any = load_segmenter(options["weights"], options["arch"], options["encoder"]).to(device)
+    failures = []
+    for draw, path, key in todo:
+        if path.exists():
+            click.echo(f"{path} is of other images or weights, or torn: extracts the features of {draw.name} again")
+        failed = extract_features(draw, model.encoder, path, key, options["batch_size"], options["workers"], device)
+        failures += [(draw.name, name + SUFFIX, reason) for name, reason in sorted(failed.items())]
+    if failures:
+        write_text(failures_file, "".join(map(row_text, [("set", "filename", "reason"), *failures])))
+        raise UserError(f"{len(failures)} images could not be used, see {failures_file}; mend them and run this again")
+
+
+def load_all(draws: list[ImageDraw], folder: Path) -> np.ndarray:
+    """Return the features of all sets (N, D) float32, set after set, standardised together."""
+    first = read_features(folder / f"{draws[0].name}.npz")
+    features = np.empty((sum(map(len, draws)), first.shape[1]), np.float32)
+    start = 0
+    for draw in draws:
+        part = read_features(folder / f"{draw.name}.npz")
+        features[start : start + len(part)] = part
+        start += len(part)
+    standardise(features)
+    return features
+
+
+def blocks_of_sets(draws: list[ImageDraw]) -> np.ndarray:
+    """Return which block of neighbouring patches each image is in, (N,) str; an image that is no patch is its own.
+
+    Images of the same place in two sets, as a patch and what was drawn from its mask, are in one block.
+    """
+    found: list[str] = []
+    for draw in draws:
+        blocks = blocks_of(draw.folder.parent.parent, draw.names)
+        names = [f"{'' if tile else draw.name}/{name}" for name, tile in zip(blocks.names, blocks.tiles, strict=True)]
+        found += [names[index] for index in blocks.index.tolist()]
+    return np.array(found)
+
+
+def score_sets(
+    features: np.ndarray, draws: list[ImageDraw], keys: list[str], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the silhouettes of the sets, and what they are of, as silhouette.json has them."""
+    sizes, names = [len(draw) for draw in draws], [draw.name for draw in draws]
+    sums = distance_sums(features, sizes, choose_device(options["device"]))
+    blocks = blocks_of_sets(draws)
+    told = [
+        {"name": draw.name, "folder": str(draw.folder), "images": len(draw), "key": key}
+        for draw, key in zip(draws, keys, strict=True)
+    ]
+    about = {"sets": told, "features": features.shape[1], "blocks": len(np.unique(blocks))}
+    return about | all_scores(sums, names, sizes, blocks, options["seed"])
+
+
+def score_lines(scores: dict[str, Any]) -> list[str]:
+    """Return the silhouettes in words, a line for all sets, and where there are more than two for every two."""
+
+    def told(values: dict[str, Any]) -> str:
+        error = values["standard_error"]
+        return f"{values['silhouette']:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+    lines = [f"silhouette of the sets {told(scores['overall'])}"]
+    if len(scores["pairs"]) > 1:
+        lines += [f"{' and '.join(pair['sets'])} {told(pair)}" for pair in scores["pairs"]]
+    return lines
+
+
+def lay_out(method: str, features: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    """Return the map (N, 2) of `features` by `method`, and say when there are too few images for an option."""
+    most = len(features) - 1
+    if method == "umap":
+        neighbors = min(options["neighbors"], most)
+        if neighbors < options["neighbors"]:
+            click.echo(f"--neighbors {options['neighbors']} is more than {most + 1} images have; takes {neighbors}")
+        return umap_map(features, neighbors, options["min_dist"], options["seed"])
+    perplexity = min(options["perplexity"], most / 3)
+    if perplexity < options["perplexity"]:
+        click.echo(
+            f"--perplexity {options['perplexity']:g} needs three times as many neighbours and there are {most + 1}"
+            f" images; takes {perplexity:.3g}"
+        )
+    return tsne_map(features, perplexity, options["seed"])
+
+
+def write_coordinates(path: Path, draws: list[ImageDraw], points: np.ndarray) -> None:
+    """Write the map `points` (N, 2) with each image's set and file name."""
+    named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
+    rows = [(*who, f"{x:.6g}", f"{y:.6g}") for who, (x, y) in zip(named, points.tolist(), strict=True)]
+    write_text(path, "".join(map(row_text, [COORDINATE_COLUMNS, *rows])))
+
+
+def read_coordinates(path: Path, count: int) -> np.ndarray:
+    """Return the map (N, 2) in the table at `path`.
+
+    Raises:
+        UserError: it has not `count` rows with numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            points = np.array([(float(row["x"]), float(row["y"])) for row in csv.DictReader(file)])
+    except (ValueError, KeyError, TypeError, csv.Error):
+        points = np.empty(0)
+    if points.shape != (count, 2):
+        raise UserError(f"{path} is not the map of these {count:,} images; delete it, and it is made again")
+    return points
+
+
+def image_of(draws: list[ImageDraw], index: int) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 of point `index` of all sets."""
+    for draw in draws:
+        if index < len(draw):
+            return read_image(draw.folder / f"{draw.names[index]}{SUFFIX}")
+        index -= len(draw)
+    raise IndexError(index)
+
+
+def draw_figures(draws: list[ImageDraw], scores: dict[str, Any], outputs: Outputs, options: dict[str, Any]) -> None:
+    """Draw what is missing of the figures."""
+    names, sizes = [draw.name for draw in draws], [len(draw) for draw in draws]
+    lines = score_lines(scores)
+    caption = "; ".join(lines) if len(lines) == 1 else f"{lines[0]}\n{'; '.join(lines[1:4])}"
+    for method in options["method"]:
+        found = Map(read_coordinates(outputs.coordinates(method), sum(sizes)), names, sizes)
+        title = f"{METHODS[method]} of the features of {options['encoder']}"
+        if not outputs.figure(method).exists():
+            draw_map(outputs.figure(method), found, title, caption, options["seed"])
+        if options["thumbnails"] and not outputs.thumbnails(method).exists():
+            draw_thumbnails(outputs.thumbnails(method), found, title, lambda index: image_of(draws, index))
+
+
+def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> None:
+    """Compare the sets, from wherever the outputs stand."""
+    keys = [cache_key(options["weights_sha256"], options["encoder"], draw) for draw in draws]
+    before = read_json(outputs.scores)["sets"] if outputs.scores.exists() else []
+    if [(told["name"], told["key"]) for told in before] != [(d.name, key) for d, key in zip(draws, keys, strict=True)]:
+        if before:
+            click.echo("The images are not those of the earlier run: compares the sets again")
+        outputs.drop()
+    missing = [path for path in outputs.wanted(options) if not path.exists()]
+    click.echo(f"Writes {', '.join(path.name for path in missing) or 'nothing: all is there'} in {outputs.folder}")
+    maps = [method for method in options["method"] if outputs.coordinates(method) in missing]
+    if maps or outputs.scores in missing:
+        extract_all(draws, keys, outputs, options)
+        features = load_all(draws, outputs.features)
+        if outputs.scores in missing:
+            write_json(outputs.scores, score_sets(features, draws, keys, options))
+        for method in maps:
+            click.echo(f"{METHODS[method]} of {len(features):,} images")
+            write_coordinates(outputs.coordinates(method), draws, lay_out(method, features, options))
+    scores = read_json(outputs.scores)
+    draw_figures(draws, scores, outputs, options)
+    click.echo("\n".join(score_lines(scores)))
+
+
+@click.command(cls=Command)
+@data_option
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="A set and its folder of PNG images; once for each, in place of the dataset's.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default=f"{PUBLISHED_WEIGHTS}, else {OWN_WEIGHTS}",
+    help="Trained segmenter: best.pt, a published .pth, or safetensors.",
+)
+@click.option(
+    "--arch",
+    type=click.Choice(ARCHITECTURES, case_sensitive=False),
+    help="Its architecture; else from the run.json beside it, or its name.",
+)
+@click.option("--encoder", help="Its encoder; else from the run.json beside it, or its name.")
+@click.option(
+    "--outdir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("feature_maps"),
+    show_default=True,
+    help="Folder for all that is written.",
+)
+@click.option(
+    "--features-cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="OUTDIR/features",
+    help="Folder for the features, which other runs can share.",
+)
+@click.option("--max-images", type=click.IntRange(1), default=50_000, show_default=True, help="At most, of each set.")
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    multiple=True,
+    default=list(METHODS),
+    show_default=True,
+    help="A map to make; once for each.",
+)
+@click.option("--perplexity", type=click.FloatRange(1), default=30.0, show_default=True, help="Of t-SNE.")
+@click.option("--neighbors", type=click.IntRange(2), default=15, show_default=True, help="Of UMAP.")
+@click.option("--min-dist", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of UMAP.")
+@click.option("--thumbnails", is_flag=True, help="Also draw maps with images on them.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
+@workers_option(LOADER_WORKERS)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=42,
+    show_default=True,
+    help="Everything random follows from it.",
+)
+@device_option
+def main(**options: Any) -> None:
+    r"""Map sets of images by the features of a trained encoder.
+
+    \b
+    Reads   ARAS400k/train/images, ARAS400k/synth/images, ARAS400k/train/generated (those that there are), weights
+    Writes  feature_maps/tsne_comparison.png, umap_comparison.png
+            feature_maps/tsne.csv, umap.csv: each image's place on the maps
+            feature_maps/silhouette.json: how far apart the sets are, with standard errors
+            feature_maps/features/<set>.npz: `features` (N, D) float32 and `names`
+            feature_maps/tsne_thumbnails.png, umap_thumbnails.png with --thumbnails
+            feature_maps/failures.csv when an image could not be used; the exit code is then 1
+
+    \b
+    Example  python segformer_vis.py
+             python segformer_vis.py --set train=ARAS400k/train/images --set test=ARAS400k/test/images \
+                 --outdir train_and_test
+
+    Of a folder with more than --max-images as many are drawn by --seed, from folders with the same names the same.
+
+    To resume, run the same command again. A set whose images changed is extracted again, and the maps and scores are
+    made anew.
+    """
+    options["weights"] = weights = weights_or_default(options["weights"])
+    with weights.open("rb") as file:
+        options["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    options["arch"], options["encoder"] = kind_of_weights(weights, options["arch"], options["encoder"])
+    sets = sets_given(options["sets"]) if options["sets"] else published_sets(options["data"])
+    check_count_of_sets(sets)
+    draws = [draw_images(name, folder, options["max_images"], options["seed"]) for name, folder in sets.items()]
+    if sum(map(len, draws)) < FEWEST:
+        raise UserError(f"{sum(map(len, draws))} images are too few for a map; give at least {FEWEST}")
+    for draw in draws:
+        click.echo(f"Reads {draw.name}: {len(draw):,} images of {draw.folder}")
+    outputs = Outputs(options["outdir"], options["features_cache"] or options["outdir"] / "features")
+    record = outputs.folder / "run.json"
+    with ExitStack() as stack:
+        for folder in {outputs.folder.resolve(), outputs.features.resolve()}:
+            stack.enter_context(sole_writer(folder))
+        if record.exists():
+            check_same_options(record, options, FREE_OPTIONS)
+            check_same_weights(record, weights, options["weights_sha256"])
+        remove_parts(outputs.folder)
+        remove_parts(outputs.features)
+        share_cores()
+        begin_run(record, options, PACKAGES, told_device(choose_device(options["device"])), FREE_OPTIONS)
+        run(draws, outputs, options)
+
+
+if __name__ == "__main__":
+    main()
