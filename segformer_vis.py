@@ -212,7 +212,7 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
         error = values["standard_error"]
         return f"{values['silhouette']:.4f}" + ("" if error is None else f" ± {error:.4f}")
 
-    lines = [f"silhouette of the sets {told(scores['overall'])}"]
+    lines = [f"silhouette of the features by set {told(scores['overall'])}"]
     if len(scores["pairs"]) > 1:
         lines += [f"{' and '.join(pair['sets'])} {told(pair)}" for pair in scores["pairs"]]
     return lines
@@ -309,7 +309,6 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
 @data_option
 @click.option(
     "--set",
-    "sets",
     multiple=True,
     metavar="NAME=DIR",
     help="A set and its folder of PNG images; once for each, in place of the dataset's.",
@@ -388,7 +387,7 @@ def main(**options: Any) -> None:
     with weights.open("rb") as file:
         options["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     options["arch"], options["encoder"] = kind_of_weights(weights, options["arch"], options["encoder"])
-    sets = sets_given(options["sets"]) if options["sets"] else published_sets(options["data"])
+    sets = sets_given(options["set"]) if options["set"] else published_sets(options["data"])
     check_count_of_sets(sets)
     draws = [draw_images(name, folder, options["max_images"], options["seed"]) for name, folder in sets.items()]
     if sum(map(len, draws)) < FEWEST:

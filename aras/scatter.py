@@ -39,9 +39,9 @@ class Map:
 
     @property
     def frame(self) -> np.ndarray:
-        """Centre (2,) and half the side of a square with all points and some margin, as ((left, right), (low, high))."""
+        """A square that holds all points and some margin, as ((left, right), (low, high))."""
         low, high = self.points.min(axis=0), self.points.max(axis=0)
-        half = 0.53 * max(float((high - low).max()), 1e-6)
+        half = 0.56 * max(float((high - low).max()), 1e-6)
         return np.stack([(low + high) / 2 - half, (low + high) / 2 + half], axis=1)
 
 
@@ -66,6 +66,9 @@ def draw_map(path: Path, found: Map, title: str, caption: str, seed: int) -> Non
         draw_contours(joint, found, k)
     frame_axes(joint, found)
     draw_legend(joint, found)
+    told = " and ".join(f"{share:.0%}" for share in sorted(SHARES))
+    told = f"lines hold {told} of a set's images".replace("%", " %")
+    joint.text(0.985, 0.015, told, transform=joint.transAxes, ha="right", va="bottom", fontsize=6.5, color="0.35")
     for k in range(len(found.names)):
         row, column = divmod(k, columns)
         left, low = MARGIN + PANEL + GAP + column * (side + GAP), MARGIN + PANEL - side - row * (side + GAP)
@@ -100,7 +103,7 @@ def draw_contours(axes: "Axes", found: Map, k: int) -> None:
     if density.max() <= levels[-1]:
         return
     drawn = axes.contour(*centres, density.T, levels=levels, colors=COLORS[k], linewidths=[0.9, 1.6][-len(levels) :])
-    drawn.set_path_effects([withStroke(linewidth=2.8, foreground="white", alpha=0.8)])
+    drawn.set_path_effects([withStroke(linewidth=2.4, foreground="white", alpha=0.6)])
 
 
 def density_of(points: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -150,8 +153,8 @@ def draw_thumbnails(path: Path, found: Map, title: str, image_of: Callable[[int]
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(WIDTH, WIDTH + 0.35))
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 * WIDTH / (WIDTH + 0.35)))
+    figure = Figure(figsize=(WIDTH, WIDTH + 0.2))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 * WIDTH / (WIDTH + 0.2)))
     draw_points(axes, found.points, [COLORS[k] for k in found.sets], 2 * len(found.points))
     (left, right), _ = found.frame
     half = 0.42 * (right - left) / THUMBNAIL_CELLS
