@@ -5,7 +5,8 @@ have the loss of one: a mean of the shares' own losses would be another loss, be
 a mean over pixels is none of means where shares have different numbers of counted pixels.
 
 The formulas are those of segmentation-models-pytorch, and pixels of `NO_DATA` count nowhere. A batch without a counted
-pixel has loss 0 and gradient 0.
+pixel has loss 0 and gradient 0. In float32 on a CPU smp's own Dice is 0.001 off for 24 images of 256x256 pixels, by
+the rounding of its sum of differences; the sums here are good to 1e-7.
 """
 
 from collections.abc import Callable
