@@ -1,0 +1,140 @@
+"""A caption as a row of marks: the phrases of the lexicon, percentages, punctuation and the words between them."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from aras.legend import CLASS_NAMES
+
+LEXICON = Path(__file__).with_name("lexicon.toml")
+POSITIONS = ("N", "S", "E", "W", "NW", "NE", "SW", "SE", "C")
+NUMBER = r"\d+(?:\.\d+)?"
+TOKEN = re.compile(
+    rf"(?P<low>{NUMBER})(?:\s*(?:-|to|and)\s*(?P<high>{NUMBER}))?\s*(?:%|percent\b|per\s+cent\b)"
+    rf"|(?P<word>[a-z]+(?:'[a-z]+)?|{NUMBER})|(?P<point>[.;:!?,()])"
+)
+DASHES = re.compile(r"\s[-–—]+\s|—")  # between words; they part clauses
+HYPHENS = re.compile(r"(?<=[a-z])[-‐‑–_/](?=[a-z])")  # within a word
+STOPS = frozenset(".;!?")
+LONGEST = 6  # words of a phrase
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch of a caption.
+
+    Attributes:
+        words: its words in the singular; for punctuation, the sign.
+        kinds: what the lexicon has it for, such as `class` or `deny_before`; empty for an ordinary word.
+        value: the class (0..6), the place in `POSITIONS`, or the percentage that it names.
+    """
+
+    words: tuple[str, ...]
+    kinds: frozenset[str] = frozenset()
+    value: Any = None
+
+    def among(self, words: frozenset[str]) -> bool:
+        """Return whether it is nothing but `words`."""
+        return all(word in words for word in self.words)
+
+
+Phrase = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The phrases of lexicon.toml.
+
+    Attributes:
+        marks: by first word, the marks of the phrases that begin with it, longest first.
+        sets: the lists of single words, by section and name, such as `negation.through`.
+    """
+
+    marks: dict[str, list[Mark]]
+    sets: dict[str, frozenset[str]]
+
+
+KIND_OF_LIST = {
+    ("negation", "before"): "deny_before",
+    ("negation", "after"): "deny_after",
+    ("dominance", "before"): "most_before",
+    ("dominance", "after"): "most_after",
+    ("dominance", "either"): "most_either",
+    ("traps", "phrases"): "trap",
+    ("clauses", "breaks"): "break",
+}
+
+
+@cache
+def lexicon() -> Lexicon:
+    """Return the lexicon, read once."""
+    sections = tomllib.loads(LEXICON.read_text(encoding="utf-8"))
+    kinds: dict[Phrase, set[str]] = {}
+    values: dict[Phrase, Any] = {}
+    sets: dict[str, frozenset[str]] = {}
+    for section, lists in sections.items():
+        for name, phrases in lists.items():
+            normal = [tuple(map(singular, phrase.split())) for phrase in phrases]
+            if section in ("classes", "treeless"):
+                kind, value = {"classes": "class"}.get(section, section), CLASS_NAMES.index(name)
+            elif section == "positions":
+                kind, value = "position", POSITIONS.index(name) if name in POSITIONS else None
+            elif (section, name) in KIND_OF_LIST:
+                kind, value = KIND_OF_LIST[section, name], None
+            else:
+                sets[f"{section}.{name}"] = frozenset(word for phrase in normal for word in phrase)
+                continue
+            for phrase in normal:
+                kinds.setdefault(phrase, set()).add(kind)
+                values.setdefault(phrase, value)
+    marks: dict[str, list[Mark]] = {}
+    for phrase in sorted(kinds, key=len, reverse=True):
+        marks.setdefault(phrase[0], []).append(Mark(phrase, frozenset(kinds[phrase]), values[phrase]))
+    return Lexicon(marks, sets)
+
+
+@cache
+def singular(word: str) -> str:
+    """Return `word` without a plural's or a verb's s: bodies -> body, marshes -> marsh, covers -> cover."""
+    if len(word) <= 3 or not word.endswith("s") or word.endswith("ss"):
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "sses", "xes", "zes")):
+        return word[:-2]
+    return word[:-1]
+
+
+@cache
+def ordinary(word: str) -> Mark:
+    """Return the mark of a word or a sign that the lexicon does not have."""
+    return Mark((word,), frozenset({"stop"}) if word in STOPS else frozenset())
+
+
+def marks_of(caption: str) -> list[Mark]:
+    """Return what `caption` is made of, in order."""
+    text = HYPHENS.sub(" ", DASHES.sub(" ; ", caption.lower().replace("’", "'")))
+    tokens: list[str | float] = []
+    for found in TOKEN.finditer(text):
+        if found["low"]:
+            low = float(found["low"])
+            tokens.append((low + float(found["high"])) / 2 if found["high"] else low)
+        else:
+            tokens.append(singular(found["word"]) if found["word"] else found["point"])
+    known, marks, place = lexicon().marks, [], 0
+    while place < len(tokens):
+        token = tokens[place]
+        if isinstance(token, float):
+            marks.append(Mark(("%",), frozenset({"percentage"}), token))
+            place += 1
+            continue
+        mark = ordinary(token)
+        if token in known:
+            here = tuple(tokens[place : place + LONGEST])
+            mark = next((m for m in known[token] if here[: len(m.words)] == m.words), mark)
+        marks.append(mark)
+        place += len(mark.words)
+    return marks
