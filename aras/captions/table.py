@@ -193,10 +193,7 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def sort_table(path: Path) -> None:
-    """Have the rows of the table at `path`, which `mend` has put right, stand in the order of names.
-
-    So a run that was killed and continued ends with the same bytes as an unbroken one.
-    """
+    """Have the rows of the table at `path`, which `mend` has put right, stand in the order of names."""
     places: list[tuple[str, int, int]] = []
     start = 0
     for record in records(path):
