@@ -3,14 +3,15 @@
 import re
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from aras.captions.layout import REGIONS
 from aras.legend import CLASS_NAMES
 
 LEXICON = Path(__file__).with_name("lexicon.toml")
-POSITIONS = ("N", "S", "E", "W", "NW", "NE", "SW", "SE", "C")
+POSITIONS = tuple(REGIONS)
 NUMBER = r"\d+(?:\.\d+)?"
 TOKEN = re.compile(
     rf"(?P<low>{NUMBER})(?:\s*(?:-|to|and)\s*(?P<high>{NUMBER}))?\s*(?:%|percent\b|per\s+cent\b)"
@@ -20,6 +21,7 @@ DASHES = re.compile(r"\s[-–—]+\s|—")  # between words; they part clauses
 HYPHENS = re.compile(r"(?<=[a-z])[-‐‑–_/](?=[a-z])")  # within a word
 STOPS = frozenset(".;!?")
 LONGEST = 6  # words of a phrase
+WORDS_KEPT = 1 << 16  # what is kept of words seen is bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def lexicon() -> Lexicon:
     return Lexicon(marks, sets)
 
 
-@cache
+@lru_cache(WORDS_KEPT)
 def singular(word: str) -> str:
     """Return `word` without a plural's or a verb's s: bodies -> body, marshes -> marsh, covers -> cover."""
     if len(word) <= 3 or not word.endswith("s") or word.endswith("ss"):
@@ -108,7 +110,7 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-@cache
+@lru_cache(WORDS_KEPT)
 def ordinary(word: str) -> Mark:
     """Return the mark of a word or a sign that the lexicon does not have."""
     return Mark((word,), frozenset({"stop"}) if word in STOPS else frozenset())
