@@ -6,9 +6,9 @@ themselves say whether the sets are apart (1), mixed (0) or misplaced (-1), so a
 silhouette against the real one is near 0 (arXiv 2603.09625, the feature maps of the Segformer's encoder).
 """
 
-import csv
 import hashlib
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,15 @@ from typing import Any
 import click
 import numpy as np
 
-from aras.blocks import blocks_of
 from aras.command import Command, data_option, device_option, workers_option
-from aras.embedding import FEWEST, tsne_map, umap_map
+from aras.draws import ImageDraw, blocks_of_draws, draw_images
+from aras.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
 from aras.errors import UserError
-from aras.features import ImageDraw, cache_key, draw_images, extract_features, is_cached, read_features, standardise
+from aras.features import cache_key, extract_features, is_cached, load_all
 from aras.files import read_json, remove_parts, sole_writer, write_json, write_text
 from aras.loading import LOADER_WORKERS
-from aras.pairs import GENERATED, SUFFIX, read_image
+from aras.neighbors import nearest_neighbors
+from aras.pairs import GENERATED, SUFFIX
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
 from aras.scatter import COLORS, Map, draw_map, draw_thumbnails
@@ -36,7 +37,6 @@ PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generate
 PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
 OWN_WEIGHTS = Path("segmentation/best.pt")
 METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
-COORDINATE_COLUMNS = ("set", "filename", "x", "y")
 FREE_OPTIONS = FREE | {"features_cache", "batch_size", "method", "thumbnails", "weights_sha256"}
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "openTSNE", "umap-learn", "matplotlib")
 
@@ -65,17 +65,26 @@ class Outputs:
         """The figure of a map with images."""
         return self.folder / f"{method}_thumbnails.png"
 
+    @property
+    def record(self) -> Path:
+        """What made all this."""
+        return self.folder / "run.json"
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file that a run may leave in the folder itself, the scores last."""
+        kinds = (self.thumbnails, self.figure, self.coordinates)
+        return [*(kind(method) for method in METHODS for kind in kinds), self.scores]
+
     def wanted(self, options: dict[str, Any]) -> list[Path]:
         """Return what a run with `options` leaves."""
         kinds = (self.coordinates, self.figure, *((self.thumbnails,) if options["thumbnails"] else ()))
-        return [self.scores, *(kind(method) for method in options["method"] for kind in kinds)]
+        return [self.record, self.scores, *(kind(method) for method in options["method"] for kind in kinds)]
 
     def drop(self) -> None:
         """Delete what an earlier run left."""
-        for method in METHODS:
-            for path in (self.thumbnails(method), self.figure(method), self.coordinates(method)):
-                path.unlink(missing_ok=True)
-        self.scores.unlink(missing_ok=True)
+        for path in self.all:
+            path.unlink(missing_ok=True)
 
 
 def sets_given(texts: tuple[str, ...]) -> dict[str, Path]:
@@ -130,13 +139,22 @@ def weights_or_default(given: Path | None) -> Path:
     return weights
 
 
-def check_same_weights(record: Path, weights: Path, digest: str) -> None:
-    """Raise `UserError` when the run of `record` is of weights of another SHA-256 than `digest`."""
-    if read_json(record)["options"].get("weights_sha256") != digest:
+def check_same_weights(outputs: Outputs, weights: Path, digest: str) -> None:
+    """Raise `UserError` when the maps were made by weights of another SHA-256 than `digest`."""
+    if read_json(outputs.record)["options"].get("weights_sha256") != digest:
         raise UserError(
-            f"the content of {weights} is not what it was when {record} was written, as when a training goes on; name"
-            f" another --outdir, or delete {record} to replace its results"
+            f"the content of {weights} is not what it was when {outputs.folder} was begun, as when a training goes on;"
+            f" name another --outdir, or delete {outputs.folder}"
         )
+
+
+def check_not_foreign(outputs: Outputs) -> None:
+    """Raise `UserError` when there are maps or scores that this script did not write."""
+    for path in outputs.all if not outputs.record.exists() else ():
+        if path.exists():
+            raise UserError(
+                f"{path} was not written by this script: there is no {outputs.record}; use another --outdir"
+            )
 
 
 def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, options: dict[str, Any]) -> None:
@@ -164,39 +182,13 @@ def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, optio
         raise UserError(f"{len(failures)} images could not be used, see {failures_file}; mend them and run this again")
 
 
-def load_all(draws: list[ImageDraw], folder: Path) -> np.ndarray:
-    """Return the features of all sets (N, D) float32, set after set, standardised together."""
-    first = read_features(folder / f"{draws[0].name}.npz")
-    features = np.empty((sum(map(len, draws)), first.shape[1]), np.float32)
-    start = 0
-    for draw in draws:
-        part = read_features(folder / f"{draw.name}.npz")
-        features[start : start + len(part)] = part
-        start += len(part)
-    standardise(features)
-    return features
-
-
-def blocks_of_sets(draws: list[ImageDraw]) -> np.ndarray:
-    """Return which block of neighbouring patches each image is in, (N,) str; an image that is no patch is its own.
-
-    Images of the same place in two sets, as a patch and what was drawn from its mask, are in one block.
-    """
-    found: list[str] = []
-    for draw in draws:
-        blocks = blocks_of(draw.folder.parent.parent, draw.names)
-        names = [f"{'' if tile else draw.name}/{name}" for name, tile in zip(blocks.names, blocks.tiles, strict=True)]
-        found += [names[index] for index in blocks.index.tolist()]
-    return np.array(found)
-
-
 def score_sets(
     features: np.ndarray, draws: list[ImageDraw], keys: list[str], options: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the silhouettes of the sets, and what they are of, as silhouette.json has them."""
     sizes, names = [len(draw) for draw in draws], [draw.name for draw in draws]
     sums = distance_sums(features, sizes, choose_device(options["device"]))
-    blocks = blocks_of_sets(draws)
+    blocks = blocks_of_draws(draws)
     told = [
         {"name": draw.name, "folder": str(draw.folder), "images": len(draw), "key": key}
         for draw, key in zip(draws, keys, strict=True)
@@ -218,88 +210,70 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
     return lines
 
 
-def lay_out(method: str, features: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-    """Return the map (N, 2) of `features` by `method`, and say when there are too few images for an option."""
+def make_maps(methods: list[str], features: np.ndarray, options: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each of `methods` with its map (N, 2) of `features`; say when there are too few images for an option."""
     most = len(features) - 1
-    if method == "umap":
-        neighbors = min(options["neighbors"], most)
-        if neighbors < options["neighbors"]:
-            click.echo(f"--neighbors {options['neighbors']} is more than {most + 1} images have; takes {neighbors}")
-        return umap_map(features, neighbors, options["min_dist"], options["seed"])
-    perplexity = min(options["perplexity"], most / 3)
-    if perplexity < options["perplexity"]:
-        click.echo(
-            f"--perplexity {options['perplexity']:g} needs three times as many neighbours and there are {most + 1}"
-            f" images; takes {perplexity:.3g}"
-        )
-    return tsne_map(features, perplexity, options["seed"])
-
-
-def write_coordinates(path: Path, draws: list[ImageDraw], points: np.ndarray) -> None:
-    """Write the map `points` (N, 2) with each image's set and file name."""
-    named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
-    rows = [(*who, f"{x:.6g}", f"{y:.6g}") for who, (x, y) in zip(named, points.tolist(), strict=True)]
-    write_text(path, "".join(map(row_text, [COORDINATE_COLUMNS, *rows])))
-
-
-def read_coordinates(path: Path, count: int) -> np.ndarray:
-    """Return the map (N, 2) in the table at `path`.
-
-    Raises:
-        UserError: it has not `count` rows with numbers.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            points = np.array([(float(row["x"]), float(row["y"])) for row in csv.DictReader(file)])
-    except (ValueError, KeyError, TypeError, csv.Error):
-        points = np.empty(0)
-    if points.shape != (count, 2):
-        raise UserError(f"{path} is not the map of these {count:,} images; delete it, and it is made again")
-    return points
-
-
-def image_of(draws: list[ImageDraw], index: int) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 of point `index` of all sets."""
-    for draw in draws:
-        if index < len(draw):
-            return read_image(draw.folder / f"{draw.names[index]}{SUFFIX}")
-        index -= len(draw)
-    raise IndexError(index)
+    perplexity, neighbors = min(options["perplexity"], most / 3), min(options["neighbors"], most)
+    for method, option, taken in (("tsne", "perplexity", perplexity), ("umap", "neighbors", neighbors)):
+        if method in methods and taken < options[option]:
+            click.echo(f"--{option} {options[option]:g} is too much for {most + 1} images; takes {taken:.3g}")
+    wanted = max(int(3 * perplexity) if "tsne" in methods else 0, neighbors - 1 if "umap" in methods else 0)
+    nearest = nearest_neighbors(features, wanted, choose_device(options["device"]))
+    for method in methods:
+        click.echo(f"{METHODS[method]} of {len(features):,} images")
+        if method == "tsne":
+            points, divergence = tsne_map(features, *nearest, perplexity, options["seed"])
+            click.echo(f"t-SNE ends at a KL divergence of {divergence:.4f}")
+        else:
+            points = umap_map(features, *nearest, neighbors, options["min_dist"], options["seed"])
+        yield method, points
 
 
 def draw_figures(draws: list[ImageDraw], scores: dict[str, Any], outputs: Outputs, options: dict[str, Any]) -> None:
     """Draw what is missing of the figures."""
     names, sizes = [draw.name for draw in draws], [len(draw) for draw in draws]
+    images = [(draw, index) for draw in draws for index in range(len(draw))]
     lines = score_lines(scores)
     caption = "; ".join(lines) if len(lines) == 1 else f"{lines[0]}\n{'; '.join(lines[1:4])}"
     for method in options["method"]:
-        found = Map(read_coordinates(outputs.coordinates(method), sum(sizes)), names, sizes)
+        found = Map(read_map(outputs.coordinates(method), sum(sizes)), names, sizes)
         title = f"{METHODS[method]} of the features of {options['encoder']}"
         if not outputs.figure(method).exists():
             draw_map(outputs.figure(method), found, title, caption, options["seed"])
         if options["thumbnails"] and not outputs.thumbnails(method).exists():
-            draw_thumbnails(outputs.thumbnails(method), found, title, lambda index: image_of(draws, index))
+            draw_thumbnails(
+                outputs.thumbnails(method), found, title, lambda point: images[point][0].image(images[point][1])
+            )
 
 
-def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> None:
-    """Compare the sets, from wherever the outputs stand."""
-    keys = [cache_key(options["weights_sha256"], options["encoder"], draw) for draw in draws]
+def drop_stale(outputs: Outputs, draws: list[ImageDraw], keys: list[str]) -> None:
+    """Delete an earlier run's scores and maps when they are not of these images."""
     before = read_json(outputs.scores)["sets"] if outputs.scores.exists() else []
     if [(told["name"], told["key"]) for told in before] != [(d.name, key) for d, key in zip(draws, keys, strict=True)]:
         if before:
             click.echo("The images are not those of the earlier run: compares the sets again")
         outputs.drop()
+
+
+def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> None:
+    """Compare the sets, from wherever the outputs stand."""
+    keys = [cache_key(options["weights_sha256"], options["encoder"], draw) for draw in draws]
+    drop_stale(outputs, draws, keys)
     missing = [path for path in outputs.wanted(options) if not path.exists()]
     click.echo(f"Writes {', '.join(path.name for path in missing) or 'nothing: all is there'} in {outputs.folder}")
-    maps = [method for method in options["method"] if outputs.coordinates(method) in missing]
-    if maps or outputs.scores in missing:
+    if missing:
+        share_cores()
+        device = told_device(choose_device(options["device"]))
+        begin_run(outputs.record, options, PACKAGES, device, FREE_OPTIONS)
+    methods = [method for method in options["method"] if outputs.coordinates(method) in missing]
+    if methods or outputs.scores in missing:
         extract_all(draws, keys, outputs, options)
         features = load_all(draws, outputs.features)
         if outputs.scores in missing:
             write_json(outputs.scores, score_sets(features, draws, keys, options))
-        for method in maps:
-            click.echo(f"{METHODS[method]} of {len(features):,} images")
-            write_coordinates(outputs.coordinates(method), draws, lay_out(method, features, options))
+        for method, points in make_maps(methods, features, options) if methods else ():
+            named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
+            write_map(outputs.coordinates(method), named, points)
     scores = read_json(outputs.scores)
     draw_figures(draws, scores, outputs, options)
     click.echo("\n".join(score_lines(scores)))
@@ -395,17 +369,15 @@ def main(**options: Any) -> None:
     for draw in draws:
         click.echo(f"Reads {draw.name}: {len(draw):,} images of {draw.folder}")
     outputs = Outputs(options["outdir"], options["features_cache"] or options["outdir"] / "features")
-    record = outputs.folder / "run.json"
+    check_not_foreign(outputs)
     with ExitStack() as stack:
         for folder in {outputs.folder.resolve(), outputs.features.resolve()}:
             stack.enter_context(sole_writer(folder))
-        if record.exists():
-            check_same_options(record, options, FREE_OPTIONS)
-            check_same_weights(record, weights, options["weights_sha256"])
+        if outputs.record.exists():
+            check_same_options(outputs.record, options, FREE_OPTIONS)
+            check_same_weights(outputs, weights, options["weights_sha256"])
         remove_parts(outputs.folder)
         remove_parts(outputs.features)
-        share_cores()
-        begin_run(record, options, PACKAGES, told_device(choose_device(options["device"])), FREE_OPTIONS)
         run(draws, outputs, options)
 
 

@@ -9,18 +9,18 @@ import json
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aras.draws import ImageDraw
 from aras.errors import UserError
 from aras.files import whole_file
 from aras.inference import logits_of, padded_to_stride
 from aras.loading import ImageBatch, ImageSet
-from aras.pairs import SUFFIX, stems, told_size
+from aras.pairs import told_size
 from aras.segmenter import in_short
 from aras.training import memory_told
 
@@ -31,43 +31,6 @@ TORN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
 """What reading an .npz raises when it is damaged or another file, by where the damage is."""
 
 ROWS_AT_ONCE = 8192
-
-
-@dataclass(frozen=True)
-class ImageDraw:
-    """Images of one folder, all of them or as many as were drawn."""
-
-    name: str  # of the set
-    folder: Path
-    names: np.ndarray  # (N,) str stems, sorted
-    stamp: str  # a hash of their names, sizes and times: another for other images
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def draw_images(name: str, folder: Path, most: int, seed: int) -> ImageDraw:
-    """Return the images of `folder`, `most` of them drawn without replacement if there are more.
-
-    The draw follows from `seed` and the number of images alone, so folders with the same names give the same names.
-
-    Raises:
-        UserError: there is no such folder, or no PNG in it.
-    """
-    names = np.array(sorted(stems(folder)))
-    if len(names) > most:
-        names = names[np.sort(np.random.default_rng(seed).choice(len(names), most, replace=False))]
-    digest = hashlib.sha256()
-    for stem in names.tolist():
-        path = folder / f"{stem}{SUFFIX}"
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            raise UserError(
-                f"{path} is missing or a link to nowhere; make the image again, or delete the link"
-            ) from None
-        digest.update(json.dumps([stem, status.st_size, status.st_mtime_ns]).encode())
-    return ImageDraw(name, folder, names, digest.hexdigest())
 
 
 def pooled_features(encoder: "torch.nn.Module", images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -237,3 +200,19 @@ def standardise(features: np.ndarray) -> None:
     constant = deviation <= np.finfo(np.float32).eps * np.abs(mean)
     for block in blocks:
         block[:] = np.where(constant, 0, (block - mean) / np.where(constant, 1, deviation))
+
+
+def load_all(draws: list[ImageDraw], folder: Path) -> np.ndarray:
+    """Return the features (N, D) float32 of `draws`, one after the other, from their files in `folder`; standardised.
+
+    Raises:
+        UserError: a file is torn.
+    """
+    first = read_features(folder / f"{draws[0].name}.npz")
+    features = np.empty((sum(map(len, draws)), first.shape[1]), np.float32)
+    start = 0
+    for draw in draws:
+        features[start : start + len(draw)] = read_features(folder / f"{draw.name}.npz")
+        start += len(draw)
+    standardise(features)
+    return features

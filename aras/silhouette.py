@@ -123,7 +123,7 @@ def all_scores(
     pairs = []
     for two in combinations(range(len(sizes)), 2):
         rows = np.concatenate([np.arange(ends[k] - sizes[k], ends[k]) for k in two])
-        scores = score_and_error(sums[np.ix_(rows, list(two))], [sizes[k] for k in two], blocks[rows], seed)
+        scores = score_and_error(sums[rows][:, two], [sizes[k] for k in two], blocks[rows], seed)
         pairs.append({"sets": [names[k] for k in two]} | scores)
     found = silhouettes_of(sums, sizes)
     means = {name: float(part.mean()) for name, part in zip(names, np.split(found, ends[:-1]), strict=True)}
