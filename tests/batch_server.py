@@ -1,7 +1,7 @@
 """A server on this machine with OpenAI's files and batches, a ledger of what was run and paid for, and faults.
 
-A batch moves on by one status with every look at it, so tests need no clock. What becomes of a batch is its `Fate`; what
-becomes of a request to the server is a `Fault`. Both are given beforehand and used up in order.
+A batch moves on by one status with every look at it, so tests need no clock. What becomes of a batch is its `Fate`,
+what becomes of a request to the server is a `Fault`. Both are given beforehand and used up in order.
 """
 
 import json
@@ -237,7 +237,8 @@ class BatchServer:
     def completion(request: dict[str, Any], fate: Fate) -> dict[str, Any]:
         """Return the chat completion that answers `request`."""
         name = request["custom_id"]
-        content = "" if name in fate.empty else fate.captions.get(name, f'The caption of {name}, with a "quote",\nand.')
+        usual = f'The caption of {name}, with a "quote",\nand.'
+        content = "" if name in fate.empty else fate.captions.get(name, usual)
         return {
             "object": "chat.completion",
             "model": request["body"]["model"],

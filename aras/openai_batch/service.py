@@ -45,18 +45,22 @@ class Refused(UserError):
     """The server will not create this batch; none was created."""
 
 
+def check_key() -> None:
+    """Raise `UserError` when the environment has no key."""
+    if not os.environ.get(KEY):
+        raise UserError(f"{KEY} is not set; put the key of your account into the environment")
+
+
 class BatchService:
     """A server with files and batches, at `OPENAI_BASE_URL` or OpenAI's own, entered with `OPENAI_API_KEY`."""
 
-    def __init__(self, tries: int = 8, timeout: float = 600.0) -> None:
-        """Tell how often a call that changes nothing is tried, and after how many silent seconds it counts as lost."""
+    def __init__(self, tries: int, timeout: float = 600.0) -> None:
+        """Tell how often a call that costs nothing is tried, and after how many silent seconds it counts as lost."""
         import openai
 
-        if not os.environ.get(KEY):
-            raise UserError(f"{KEY} is not set; put your key into the environment")
         # A redirect is refused rather than followed: the key and the requests go to the named server only.
         http = openai.DefaultHttpxClient(follow_redirects=False)
-        self.client = openai.OpenAI(max_retries=tries, timeout=timeout, http_client=http)
+        self.client = openai.OpenAI(max_retries=tries - 1, timeout=timeout, http_client=http)
         self.url = str(self.client.base_url).rstrip("/")
 
     def upload(self, path: Path) -> str:

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from aras.captions.loop import names_done
 from aras.captions.prompts import Prompts, has_numbers
 from aras.captions.table import CaptionTable
-from aras.captions.work import Work
+from aras.captions.table import names_in as table_names
+from aras.captions.work import Work, shards_of
 from aras.errors import UserError
 from aras.files import write_bytes
 from aras.openai_batch.answers import Answers, Failure
@@ -21,8 +23,8 @@ from aras.openai_batch.ledger import (
     REFUSED,
     UPLOADED,
     WRITTEN,
-    Ledger,
     SentBatch,
+    read_ledger,
 )
 from aras.openai_batch.requests import Decoding, FileLimits, Question, names_in, write_requests
 from aras.openai_batch.service import BatchService, Busy, Refused, Uncertain, is_queue_full
@@ -40,31 +42,32 @@ class CaptionStream:
 
     Attributes:
         work: what is to be captioned.
-        table: the caption table, open.
         ledger: what was sent.
+        table: the caption table; None until it is opened to collect.
+        captioned: names that have a caption there.
         sent: names of the requests of each batch that is not over, by its number.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        table: CaptionTable,
-        ledger: Ledger,
-        prompts: Prompts,
-        decoding: Decoding,
-        tell: Callable[[str], None],
-    ) -> None:
-        """Tell what is wanted, and by `tell` where remarks go."""
-        self.work, self.table, self.ledger = work, table, ledger
-        self.prompts, self.decoding, self.tell = prompts, decoding, tell
-        self.sent: dict[int, set[str]] = {}
+    def __init__(self, work: Work, prompts: Prompts, decoding: Decoding, tell: Callable[[str], None]) -> None:
+        """Find out where the work stands; `tell` is where remarks go."""
+        self.work, self.prompts, self.decoding, self.tell = work, prompts, decoding, tell
+        self.ledger = read_ledger(work.output)
+        self.table: CaptionTable | None = None
+        self.captioned = table_names(work.output)
+        self.elsewhere = names_done(work) - self.captioned  # in the CSVs of shards
+        self.sent = {batch.number: self.requested(batch) for batch in self.ledger.open}
         self.looks: dict[int, int] = {}  # by the batch's number
 
-    def resume(self, service: BatchService) -> None:
-        """Learn which requests are on their way.
+    def requested(self, batch: SentBatch) -> set[str]:
+        """Return the names in the request file of `batch`; none if it is not there."""
+        path = self.ledger.requests_path(batch)
+        return set(names_in(path)) if path.exists() else set()
+
+    def resume(self, service: BatchService, table: CaptionTable) -> None:
+        """Go on from where the ledger stands, with the `table` open.
 
         Raises:
-            UserError: they were sent to another server.
+            UserError: requests were sent to another server.
         """
         if self.ledger.open and self.ledger.server != service.url:
             raise UserError(
@@ -72,19 +75,30 @@ class CaptionStream:
                 " OPENAI_BASE_URL back until they are collected"
             )
         self.ledger.server = service.url
+        self.table, self.captioned = table, table.names
         self.ledger.remove_other_request_files()
         for batch in self.ledger.open:
             if batch.step == CREATING:  # only now is it certain that nobody is asking for it any more
                 self.ledger.set(batch, CREATING)
             path = self.ledger.requests_path(batch)
-            if not path.exists() and batch.file:
+            if batch.file and not path.exists():
                 write_bytes(path, service.content(batch.file))
-            self.sent[batch.number] = set(names_in(path)) if path.exists() else set()
+                self.sent[batch.number] = self.requested(batch)
 
     @property
     def settled(self) -> set[str]:
         """Names that need no request: captioned, on their way, or given up."""
-        return self.table.names.union(self.ledger.given_up, *self.sent.values())
+        return self.captioned.union(self.elsewhere, self.ledger.given_up, *self.sent.values())
+
+    @property
+    def on_the_way(self) -> int:
+        """How many requests are not over."""
+        return sum(map(len, self.sent.values()))
+
+    @property
+    def answered(self) -> int:
+        """How many captions there are, here or still at the server."""
+        return min(len(self.work), len(self.captioned) + sum(batch.done for batch in self.ledger.open))
 
     def questions(self) -> Iterator[Question]:
         """Yield what is still to be asked, in the order of names."""
@@ -113,7 +127,7 @@ class CaptionStream:
         batch = SentBatch(number, count, tokens, count * self.decoding.max_tokens)
         self.ledger.batches.append(batch)
         self.ledger.set(batch, WRITTEN)
-        self.sent[number] = set(names_in(path))
+        self.sent[number] = self.requested(batch)
         return batch
 
     def advance(self, batch: SentBatch, service: BatchService, settle: float, send: bool = True) -> None:
@@ -224,6 +238,7 @@ class CaptionStream:
         if lost or remote.status != "cancelled":
             why = f"batch {batch.batch} is {remote.status} without " + ("an output file" if lost else "its answer")
             answers.failures |= dict.fromkeys(missing, Failure(why, lost))
+        assert self.table is not None
         self.table.append(answers.captions)
         self.ledger.add_failures(answers.failures)
         for name in answers.captions:
@@ -254,10 +269,32 @@ class CaptionStream:
         batch.tokens_in = (usage.input_tokens if usage else 0) or answers.tokens_in
         batch.tokens_out = (usage.output_tokens if usage else 0) or answers.tokens_out
 
-    def finish(self) -> dict[str, str]:
-        """Return the reasons of what was given up, by name, and forget them: the next run tries again."""
-        given_up = self.ledger.given_up
+    def cancel(self, service: BatchService, settle: float) -> None:
+        """Ask for an end of every batch on its way; what was not sent yet is not sent."""
+        for batch in self.ledger.open:
+            if batch.step == CREATING:
+                self.look_for(batch, service, settle)
+            if batch.step == CREATED and batch.batch:
+                service.cancel(batch.batch)
+            elif batch.step != CREATING:
+                self.drop(batch, "cancelled before it was sent")
+
+    def forget_failures(self) -> None:
+        """Let the next run try again what was given up in this one."""
         if self.ledger.failed:
             self.ledger.failed = {}
             self.ledger.save()
-        return given_up
+
+
+def check_not_elsewhere(work: Work) -> None:
+    """Raise `UserError` when part of `work` is on its way for another CSV of the same set, whole or shard."""
+    for output in {work.table, *shards_of(work.table)} - {work.output}:
+        ledger = read_ledger(output)
+        paths = [ledger.requests_path(batch) for batch in ledger.open]
+        on_the_way = {name for path in paths if path.exists() for name in names_in(path)}
+        twice = on_the_way.intersection(work.names.tolist()) - names_done(work)
+        if twice:
+            raise UserError(
+                f"{len(twice):,} of the captions wanted are on their way for {output}; run the command that sent them"
+                " again until they are collected, or cancel them"
+            )
