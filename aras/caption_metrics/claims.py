@@ -11,14 +11,6 @@ from aras.caption_metrics.reading import Mark, lexicon, marks_of
 
 AND, OR = frozenset({"and"}), frozenset({"or", "nor"})
 COMMA = (",",)
-PART_WORDS = frozenset(
-    "part half portion area edge corner side section quadrant third quarter region boundary end zone border of the"
-    " image scene picture frame tile patch and".split()
-)
-SUBJECT_VERBS = frozenset(
-    "is are consist contain show has have feature host comprise include remain appear exhibit display there hold".split()
-)
-POSITION_LINKS = PART_WORDS | frozenset("in to or both at along".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +207,14 @@ def class_after(marks: list[Mark], place: int) -> int | None:
 
 def position_claims(marks: list[Mark], without: set[int]) -> Iterator[tuple[int, int]]:
     """Yield (class, position) for each class that `marks` place somewhere; those at the places `without` are none."""
+    links = lexicon().sets["places.parts"] | lexicon().sets["places.links"]
     placed: list[int] = []
     previous = -1
     for place, mark in enumerate(marks):
         if "position" not in mark.kinds or mark.value is None:
             continue
         between = marks[previous + 1 : place]
-        if not (previous >= 0 and placed and all(m.among(POSITION_LINKS) for m in between)):  # "north and south"
+        if not (previous >= 0 and placed and all(m.among(links) for m in between)):  # "north and south"
             placed = [i for i in classes_placed(marks, place) if i not in without]
         previous = place
         for i in placed:
@@ -263,17 +256,18 @@ def classes_until_position(marks: list[Mark], places: Iterable[int]) -> list[int
 
 def is_subject(marks: list[Mark], place: int) -> bool:
     """Return whether the position at `place` begins a statement: a verb or a class follows its "half" or "corner"."""
+    parts, verbs = lexicon().sets["places.parts"], lexicon().sets["places.verbs"]
     for mark in marks[place + 1 :]:
-        if "class" in mark.kinds or mark.among(SUBJECT_VERBS) or mark.kinds & {"most_before"}:
+        if "class" in mark.kinds or mark.among(verbs) or mark.kinds & {"most_before"}:
             return True
-        if not mark.among(PART_WORDS):
+        if not mark.among(parts):
             return False
     return False
 
 
 def is_beside(marks: list[Mark], before: int, place: int) -> bool:
     """Return whether the position at `place` belongs to the class at `before`, as in "the lake in the north"."""
-    words = lexicon().sets["beside.words"]
+    words = lexicon().sets["places.beside"]
     return all(mark.among(words) for mark in marks[before + 1 : place])
 
 

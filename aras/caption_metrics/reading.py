@@ -80,12 +80,13 @@ def lexicon() -> Lexicon:
     for section, lists in sections.items():
         for name, phrases in lists.items():
             normal = [tuple(map(singular, phrase.split())) for phrase in phrases]
+            value: int | None = None
             if section in ("classes", "treeless"):
                 kind, value = {"classes": "class"}.get(section, section), CLASS_NAMES.index(name)
             elif section == "positions":
                 kind, value = "position", POSITIONS.index(name) if name in POSITIONS else None
             elif (section, name) in KIND_OF_LIST:
-                kind, value = KIND_OF_LIST[section, name], None
+                kind = KIND_OF_LIST[section, name]
             else:
                 sets[f"{section}.{name}"] = frozenset(word for phrase in normal for word in phrase)
                 continue
