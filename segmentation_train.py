@@ -5,263 +5,195 @@ EfficientNet-B7, multiclass Dice loss, AdamW, flips, quarter turns and brightnes
 tenfold when the validation macro F1 stands still, an early stop, and the best epoch's weights scored on every pixel of
 the real test split. `--train` adds synthetic images to the real ones, which is the paper's question.
 
-Everything random is a function of (seed, epoch, index) or (seed, epoch, step), so a run that was killed continues after
-its last finished epoch as if nothing had happened, and workers hold no state that could matter.
+Everything random is a function of (seed, epoch, index) or (seed, epoch, step), so a run that was killed continues from
+its last checkpoint as if nothing had happened, and workers hold no state that could matter. Processes that torchrun
+starts share out each batch, and train what one process would train.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from aras.checkpoints import fit_tensors, load_tensors, save_state
 from aras.command import Command, data_option, device_option, limit_option, seed_option, wandb_option, workers_option
 from aras.confusion import SCORES, score_table, scores
+from aras.distributed import from_first, is_first, process_group, sum_over_ranks, world_size
 from aras.errors import UserError
 from aras.evaluation import evaluate
 from aras.files import read_json, remove_parts, sole_writer, write_json
-from aras.inference import check_takes
-from aras.learning import (
-    State,
-    check_finite,
-    dice_loss,
-    is_over,
-    mend_best,
-    new_state,
-    predict_test,
-    resume,
-    save_best,
-    told_epoch,
-    train_epoch,
-)
-from aras.legend import CLASS_NAMES
-from aras.loading import LOADER_WORKERS, EpochBatches, PairSet, PaperAugmentation, batches_of, loader_of
-from aras.pairs import GENERATED, find_pairs, image_size, told_size
-from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, STRIDE, build_model, published_name
+from aras.inference import PRECISIONS, check_takes, precision_of
+from aras.learning import State, check_finite, is_over, new_state, resume, save, told_epoch, train_steps
+from aras.loading import LOADER_WORKERS
+from aras.losses import LOSSES, loss_named
+from aras.pairs import GENERATED
+from aras.ranks import device_of, rank_of_process
+from aras.repeats import seeds_of, summary_of, table_of
+from aras.runs import FREE, begin_run
+from aras.sampling import SAMPLINGS, mix_of
+from aras.segmentation_data import Loaders, Options, make_loaders
+from aras.segmenter import ARCHITECTURES, build_model, load_segmenter
+from aras.testing import score_test
+from aras.tracking import Log, sample_images, wandb_log
 from aras.training import (
-    Log,
     append_line,
     choose_device,
+    compiling_told,
     keep_epochs,
     memory_told,
     mixed_seed,
     share_cores,
     told_device,
-    wandb_log,
 )
 
 if TYPE_CHECKING:
     import torch
 
-FREE_OPTIONS = FREE | {"epochs", "outdir"}
+FREE_OPTIONS = FREE | {"epochs", "checkpoint_minutes"}
 """`--epochs` may be raised to train on: nothing in the recipe depends on how many are to come.
 
 run.json keeps those of the first command; test_metrics.json and last.pt tell how many there were.
 """
 
+SAMPLE_EVERY = 5  # epochs
+
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pillow")
 
 
-@dataclass(frozen=True)
-class Options:
-    """The command line's options, by name."""
-
-    data: Path
-    train: tuple[str, ...]
-    arch: str
-    encoder: str
-    encoder_weights: str
-    epochs: int
-    batch_size: int
-    lr: float
-    patience: int
-    workers: int
-    seed: int
-    outdir: Path
-    limit: int | None
-    device: str
-    wandb_project: str | None
-
-    @property
-    def kind(self) -> dict[str, str]:
-        """What is trained, as last.pt has it."""
-        return {"arch": self.arch, "encoder": self.encoder}
-
-    @property
-    def published_name(self) -> str:
-        """The name that the published scripts give to this model's files."""
-        return published_name(self.arch, self.encoder)
-
-    @property
-    def best_files(self) -> tuple[Path, Path]:
-        """The best epoch's weights: best.pt, and the same under the published name."""
-        return self.outdir / "best.pt", self.outdir / f"best_{self.published_name}.pth"
-
-    @property
-    def predictions(self) -> Path:
-        """The zip of the test split's predictions."""
-        return self.outdir / f"{self.published_name}.zip"
-
-
-@dataclass
-class Loaders:
-    """The batches of the three splits, the names of the test split's images, and what tells the pairs of each set."""
-
-    train: Any
-    val: Any
-    test: Any
-    names: np.ndarray
-    sets: dict[str, str]
-
-
-def make_loaders(options: Options, device: "torch.device") -> Loaders:
-    """Return the batches of all splits, and check what can be checked without reading every image.
-
-    Raises:
-        UserError: a split is missing or incomplete, or the size is none that the model takes.
-    """
-    sets = [find_pairs(options.data, name, options.limit) for name in options.train]
-    val, test = (find_pairs(options.data, name, options.limit) for name in ("val", "test"))
-    first = sets[0].image(0)
-    size = image_size(first)
-    if size[0] % STRIDE or size[1] % STRIDE:
-        raise UserError(
-            f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
-            " with such a --patch-size"
-        )
-    train = PairSet(sets, size, options.seed, PaperAugmentation(square=size[0] == size[1]))
-    if len(train) < 2:
-        raise UserError(f"{first.parent} has one image to train on; batch normalisation needs two, so add --train sets")
-    told = " + ".join(f"{len(pairs):,} {name}" for name, pairs in zip(options.train, sets, strict=True))
-    click.echo(
-        f"Reads {options.data}: {told} to train on, {len(val):,} val, {len(test):,} test, {told_size(size)} each"
-    )
-    val_loader, test_loader = (
-        loader_of(PairSet([pairs], size), EpochBatches(len(pairs), options.batch_size), options.workers, device)
-        for pairs in (val, test)
-    )
-    drawn = EpochBatches(len(train), options.batch_size, options.seed)
-    told_sets = {
-        name: pairs.told for name, pairs in zip((*options.train, "val", "test"), (*sets, val, test), strict=True)
-    }
-    return Loaders(loader_of(train, drawn, options.workers, device), val_loader, test_loader, test.names, told_sets)
+def tell(message: str) -> None:
+    """Print `message`, once however many processes there are."""
+    if is_first():
+        click.echo(message)
 
 
 def train(state: State, loaders: Loaders, options: Options, device: "torch.device", log: Log) -> None:
     """Train until the epochs are done or an early stop, keeping metrics.jsonl, last.pt and best.pt after each epoch.
 
     Written in this order a kill does no harm: on resume, metrics beyond last.pt are dropped, and a best.pt behind
-    last.pt is written again from it.
+    last.pt is written again from it. Within an epoch, last.pt alone is written.
     """
+    import torch
+
+    folder, precision = options.folder, precision_of(options.precision, device)
+    loss_of, loss_of_batch = loss_named(options.loss), loss_named(options.loss, sum_over_ranks)
+    model: Any = torch.compile(state.model, dynamic=False) if options.compile else state.model
+    saved = time.monotonic()
     while not is_over(state, options.epochs, options.patience):
-        began, epoch = time.perf_counter(), state.epoch + 1
-        loaders.train.batch_sampler.epoch = epoch
+        began, epoch, before = time.perf_counter(), state.epoch + 1, state.seen
         rate = state.optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(state, loaders.train, options.seed, device)
+        for _ in train_steps(state, model, loaders.train, loss_of_batch, options.seed, device, precision):
+            if is_first() and time.monotonic() - saved >= 60 * options.checkpoint_minutes:
+                check_finite(state, {"loss": state.loss}, options.outdir)
+                save(state, folder.last, folder.kind)
+                saved = time.monotonic()
+        train_loss, images = state.loss, state.seen - before
         trained = time.perf_counter() - began
         check_finite(state, {"loss": train_loss}, options.outdir)
-        validation = evaluate(state.model, batches_of(loaders.val, f"val {epoch}"), device, dice_loss())
-        val_loss = validation.loss
-        check_finite(state, {"loss": train_loss, "validation loss": val_loss}, options.outdir)
+        validation = evaluate(state.judged, loaders.val, f"val {epoch}", device, loss_of, precision)
+        check_finite(state, {"loss": train_loss, "validation loss": validation.loss}, options.outdir)
         found = scores(validation.matrix)
-        state.scheduler.step(found["f1"])
-        state.epoch = epoch
-        if found["f1"] > state.best_f1:
-            state.best_f1, state.best_epoch = found["f1"], epoch
-        line: dict[str, Any] = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
+        state.end_epoch(found["f1"])
+        line: dict[str, Any] = {"epoch": epoch, "train_loss": train_loss, "val_loss": validation.loss}
         line |= {name: found[name] for name in ("accuracy", *SCORES)}
         line |= {"class_iou": {name: row["iou"] for name, row in found["classes"].items()}, "lr": rate}
-        line |= {"seconds": round(time.perf_counter() - began, 3)}
-        line |= {"images_per_second": round(len(loaders.train.dataset) / trained, 2)}
-        append_line(options.outdir / "metrics.jsonl", line)
-        save_state(options.outdir / "last.pt", options.kind, state.parts, state.numbers)
-        if state.best_epoch == epoch:
-            save_best(state, *options.best_files)
-        click.echo(told_epoch(line, state, options.epochs))
-        log(line)
+        line |= {"seconds": round(time.perf_counter() - began, 3), "images_per_second": round(images / trained, 2)}
+        if is_first():
+            append_line(folder.metrics, line)
+            save(state, folder.last, folder.kind)
+            if state.best_epoch == epoch:
+                folder.save_best(state.judged.state_dict())
+        saved = time.monotonic()
+        tell(told_epoch(line, state, options.epochs))
+        log(line | samples(state, loaders, options, device))
 
 
-def score_test(state: State, loaders: Loaders, options: Options, device: "torch.device") -> dict[str, Any]:
-    """Return best.pt's scores on the test split; write its predictions, zipped, and then test_metrics.json."""
-    best, _ = options.best_files
-    fit_tensors(state.model, load_tensors(best), best, " with ".join(options.kind.values()))
-    tested = predict_test(state.model, batches_of(loaders.test, "test"), loaders.names, options.predictions, device)
-    if not np.isfinite(tested.loss):
-        raise UserError(
-            f"the loss on the test split is {tested.loss}; train again with a lower --lr and another --outdir"
-        )
-    found = {
-        **{"images": len(loaders.names), "epochs": state.epoch, "best_epoch": state.best_epoch},
-        **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": tested.loss},
-        **scores(tested.matrix),
-        **{"class_names": CLASS_NAMES, "confusion_matrix": tested.matrix.tolist()},  # rows are the truth
-    }
-    write_json(options.outdir / "test_metrics.json", found)
-    return found
+def samples(state: State, loaders: Loaders, options: Options, device: "torch.device") -> dict[str, Any]:
+    """Return what W&B shows of some validation images, in the first of every `SAMPLE_EVERY` epochs."""
+    if not options.wandb_project or not is_first() or (state.epoch - 1) % SAMPLE_EVERY:
+        return {}
+    val, precision = loaders.val.dataset, precision_of(options.precision, device)
+    return {"samples": sample_images(state.judged, val.sets[0], val.size, device, precision)}
 
 
-def is_finished(options: Options) -> bool:
-    """Return whether the run folder has all results of a training that would not go on.
+def begin(options: Options, state: State, device: "torch.device") -> dict[str, Any]:
+    """Return what run.json tells, and make the run folder fit `state`."""
+    folder = options.folder
+    begin_run(folder.record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
+    remove_parts(options.outdir)
+    keep_epochs(folder.metrics, state.epoch)
+    if state.epoch:
+        folder.mend_best(state.epoch, state.best_epoch, None if state.step else state.judged.state_dict())
+    click.echo(f"Writes {options.outdir}/{{last.pt,best.pt,best_*.pth,metrics.jsonl,test_metrics.json,*.zip,run.json}}")
+    processes = f" in {world_size()} processes" if world_size() > 1 else ""
+    steps = f" and {state.step} steps" if state.step else ""
+    click.echo(f"{folder.told_kind} on {told_device(device)}{processes}, {state.epoch} epochs{steps} done before")
+    return read_json(folder.record)
 
-    Raises:
-        UserError: the folder is of a run with other options, does not say of which, or lacks what cannot be made again.
-    """
-    record, last, tested = (options.outdir / name for name in ("run.json", "last.pt", "test_metrics.json"))
-    if record.exists():
-        check_same_options(record, asdict(options), FREE_OPTIONS)
-    elif last.exists():
-        raise UserError(f"{last} lacks the run.json that tells of what run it is; delete it, or name another --outdir")
-    if not tested.exists():
-        return False
-    found = read_json(tested)
-    if not isinstance(found, dict) or not {"stopped_early", "epochs"} <= found.keys():
-        raise UserError(f"{tested} does not tell of a test; delete it and run the same command again")
-    missing = [path for path in (*options.best_files, options.predictions) if not path.exists()]
-    over = found["stopped_early"] or found["epochs"] >= options.epochs
-    if over and missing and not last.exists():
-        raise UserError(
-            f"{missing[0]} is missing, and without {last.name} it cannot be made again; delete {options.outdir} to"
-            " train again"
-        )
-    return over and not missing
+
+def first_model(options: Options, resumes: bool) -> "torch.nn.Module":
+    """Return the model before the first step; its weights do not matter if the run `resumes`."""
+    if options.init_weights and not resumes:
+        return load_segmenter(options.init_weights, options.arch, options.encoder)
+    return build_model(options.arch, options.encoder, "none" if resumes else options.encoder_weights)
 
 
 def run(options: Options) -> None:
     """Train and test in the run folder, from wherever it stands."""
-    share_cores()
     import torch
 
-    device = choose_device(options.device)
-    record, last = options.outdir / "run.json", options.outdir / "last.pt"
+    from aras.batch_norm import synchronised
+
+    folder = options.folder
+    device = device_of(rank_of_process(), choose_device(options.device))
+    resumes = from_first(folder.last.exists)
     torch.manual_seed(options.seed)  # for the weights that are drawn
-    model = build_model(options.arch, options.encoder, "none" if last.exists() else options.encoder_weights)
+    model = first_model(options, resumes)
     loaders = make_loaders(options, device)
+    tell(f"Reads {options.data}: {loaders.told}")
     check_takes(model, loaders.train.dataset.size, torch.device("cpu"))
-    state = new_state(model, options.lr, loaders.sets, device)
-    if last.exists():
-        resume(state, last, options.kind)
-    begin_run(record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
-    remove_parts(options.outdir)
-    keep_epochs(options.outdir / "metrics.jsonl", state.epoch)
-    if state.epoch:
-        mend_best(state, *options.best_files)
-    click.echo(f"Writes {options.outdir}/{{last.pt,best.pt,best_*.pth,metrics.jsonl,test_metrics.json,*.zip,run.json}}")
-    click.echo(f"{' with '.join(options.kind.values())} on {told_device(device)}, {state.epoch} epochs done before")
-    told = read_json(record)
+    precision = precision_of(options.precision, device)
+    state = new_state(synchronised(model, device), options.lr, options.ema, loaders.sets, device, precision)
+    if resumes:
+        resume(state, folder.last, folder.kind)
+    told = from_first(lambda: begin(options, state, device))
     run_id = f"{mixed_seed(*str(told.get('started')).encode(), *str(options.outdir.resolve()).encode()):016x}"
+    project = options.wandb_project if is_first() else None
     with (
         memory_told("lower --batch-size"),
-        wandb_log(options.wandb_project, options.outdir, told["options"], run_id, click.echo) as log,
+        compiling_told(folder.told_kind) if options.compile else nullcontext(),
+        wandb_log(project, options.outdir, told["options"], run_id, click.echo) as log,
     ):
         train(state, loaders, options, device, log)
         found = score_test(state, loaders, options, device)
-        log({"test": {name: found[name] for name in ("loss", "accuracy", *SCORES)}})
-    click.echo(f"Test split, {found['images']:,} images, weights of epoch {found['best_epoch']}")
-    click.echo(score_table(found))
+        told_test = {name: found[name] for name in ("loss", "accuracy", *SCORES)}
+        told_test |= {"class_iou": {name: row["iou"] for name, row in found["classes"].items()}}
+        figures = {"curves": folder.curves, "confusion_matrix": folder.confusion}
+        log({"epoch": state.epoch, "test": told_test, **figures})
+    tell(f"Test split, {found['images']:,} images, weights of epoch {found['best_epoch']}")
+    tell(score_table(found))
+
+
+def run_unless_finished(options: Options) -> None:
+    """Train and test in the run folder, alone in it, if there is anything left to do."""
+    with sole_writer(options.outdir) if is_first() else nullcontext():
+        if from_first(lambda: options.folder.is_finished(asdict(options), FREE_OPTIONS, options.epochs)):
+            tell(f"Finished already, see {options.folder.tested}")
+        else:
+            run(options)
+
+
+def run_each(options: Options, seeds: tuple[int, ...]) -> None:
+    """Train and test with each of `seeds`, in a folder of its own, and write seeds.json, which sums them up."""
+    runs = {seed: replace(options, seed=seed, outdir=options.outdir / f"seed_{seed}") for seed in seeds}
+    for seed, one in runs.items():
+        tell(f"Seed {seed}, in {one.outdir}")
+        run_unless_finished(one)
+    if is_first():
+        summary = summary_of({seed: read_json(one.folder.tested) for seed, one in runs.items()})
+        write_json(options.outdir / "seeds.json", summary)
+        tell(table_of(summary))
 
 
 def each_once(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -269,6 +201,30 @@ def each_once(context: click.Context, parameter: click.Parameter, names: tuple[s
     if len(set(names)) < len(names):
         raise click.BadParameter(f"each set once, not {', '.join(names)}", context, parameter)
     return names
+
+
+def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Return the seeds in `text`; what is none is a usage error."""
+    try:
+        return seeds_of(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
+def check_usage(context: click.Context, options: dict[str, Any]) -> None:
+    """Raise `click.UsageError` for options that do not go together."""
+    given = {name for name in options if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
+    if options["mix"]:
+        try:
+            mix_of(options["mix"], len(options["train"]))
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, param_hint="'--mix'") from None
+    if options["min_confidence"] and "synth" not in options["train"]:
+        raise click.UsageError("--min-confidence is for labels that a model gave; add --train synth", context)
+    if {"init_weights", "encoder_weights"} <= given:
+        raise click.UsageError("--init-weights has the encoder's weights too; leave --encoder-weights out", context)
+    if {"seeds", "seed"} <= given:
+        raise click.UsageError("--seeds names every seed; leave --seed out", context)
 
 
 @click.command(cls=Command)
@@ -281,6 +237,26 @@ def each_once(context: click.Context, parameter: click.Parameter, names: tuple[s
     show_default=True,
     callback=each_once,
     help="What to train on; repeat it to add synth/ or train/generated/ to the real images.",
+)
+@click.option(
+    "--mix",
+    metavar="1:2",
+    help="A number for each --train: an epoch has the first set once, and the others in this ratio to it, each going on"
+    " where the epoch before left off. Without it, an epoch has all images.",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(SAMPLINGS),
+    default="uniform",
+    show_default=True,
+    help="balanced draws patches of rare classes more often, with replacement, within each set.",
+)
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Ignore the pixels of synth/masks less sure than this; needs segmentation_predict.py --confidence-maps.",
 )
 @click.option(
     "--arch",
@@ -297,14 +273,61 @@ def each_once(context: click.Context, parameter: click.Parameter, names: tuple[s
     metavar="imagenet|none|FILE",
     help="Where the encoder starts: weights from the hub, drawn, or the state dict in FILE (safetensors or .pt).",
 )
+@click.option(
+    "--init-weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the whole model starts: best.pt or the like, as of a training on synth/ alone.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="At most; may be raised later.")
-@click.option("--batch-size", type=click.IntRange(2), default=24, show_default=True, help="Images a step.")
+@click.option(
+    "--batch-size", type=click.IntRange(2), default=24, show_default=True, help="Images a step, over all processes."
+)
+@click.option(
+    "--eval-batch-size", type=click.IntRange(1), help="Images a process scores at once.  [default: --batch-size]"
+)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="AdamW's.")
+@click.option(
+    "--loss",
+    type=click.Choice(LOSSES),
+    default="dice",
+    show_default=True,
+    help="dice+ce and focal weigh every pixel; lovasz is a stand-in for IoU, per image.",
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    metavar="DECAY",
+    help="Validate, keep and test a moving average of the weights, such as 0.999; 0 is off.",
+)
 @click.option(
     "--patience", type=click.IntRange(1), default=5, show_default=True, help="Epochs without a better F1 to stop after."
 )
+@click.option("--tta", is_flag=True, help="Test on the mean over the 8 turns and mirror images; eight times slower.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="auto is bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.",
+)
+@click.option("--compile", is_flag=True, help="torch.compile the model: minutes to start with, then quicker steps.")
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0),
+    default=15.0,
+    show_default=True,
+    help="Write last.pt this often within an epoch too; 0 for every step.",
+)
 @workers_option(LOADER_WORKERS)
 @seed_option
+@click.option(
+    "--seeds",
+    metavar="0,1,2",
+    callback=parsed,
+    help="Train with each of these seeds, in OUTDIR/seed_0 and so on, and sum up their scores in OUTDIR/seeds.json.",
+)
 @click.option(
     "--outdir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -315,32 +338,41 @@ def each_once(context: click.Context, parameter: click.Parameter, names: tuple[s
 @limit_option
 @device_option
 @wandb_option
-def main(**options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, **options: Any) -> None:
     r"""Train a segmenter and score it on the test split.
 
     \b
     Reads   ARAS400k/{train,val,test}/{images,masks}, and what --train names
     Writes  segmentation/best.pt, the same as best_ARAS400k_<Arch>_<encoder>.pth (weights of the best epoch)
             segmentation/test_metrics.json, ARAS400k_<Arch>_<encoder>.zip (test predictions, pred_<name>.png)
-            segmentation/metrics.jsonl (a line per epoch), last.pt (to go on from), run.json
+            segmentation/metrics.jsonl (a line per epoch), curves.png, confusion_matrix.png
+            segmentation/last.pt (to go on from), run.json
 
     \b
     Example  python segmentation_train.py
-             python segmentation_train.py --train train --train synth --arch UnetPlusPlus --outdir both
+             python segmentation_train.py --train train --train synth --mix 1:2 --arch UnetPlusPlus --outdir both
              python segmentation_train.py --encoder tu-tf_efficientnet_lite0 --encoder-weights none --limit 100
+             torchrun --nproc-per-node 8 segmentation_train.py --batch-size 192
 
     --limit takes the first N pairs of each split and set. F1 and IoU are means over the classes that the split has.
+    Under torchrun, --batch-size is shared out over the processes, --workers is for each, and all need --outdir.
 
     To resume, run the same command again.
     """
+    check_usage(context, options)
+    seeds = options.pop("seeds")
     settings = Options(**options)
-    if not settings.data.is_dir():
-        raise UserError(f"{settings.data} is not a folder; make the dataset first (dataset_creator.py), or name --data")
-    with sole_writer(settings.outdir):
-        if is_finished(settings):
-            click.echo(f"Finished already, see {settings.outdir / 'test_metrics.json'}")
+    share_cores()
+    with process_group():
+        if not settings.data.is_dir():
+            raise UserError(
+                f"{settings.data} is not a folder; make the dataset first (dataset_creator.py), or name --data"
+            )
+        if seeds:
+            run_each(settings, seeds)
         else:
-            run(settings)
+            run_unless_finished(settings)
 
 
 if __name__ == "__main__":

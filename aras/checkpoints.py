@@ -3,6 +3,7 @@
 Files are read with `weights_only=True`, so none of them can run code.
 """
 
+import copy
 import os
 import pickle
 import zipfile
@@ -108,27 +109,62 @@ def save_state(path: Path, kind: dict[str, str], parts: dict[str, Any], numbers:
     save_tensors(path, {"kind": kind, "numbers": numbers} | states)
 
 
-def load_state(path: Path, kind: dict[str, str], parts: dict[str, Any]) -> dict[str, Any]:
-    """Load `path` (last.pt) into `parts` and return the numbers saved beside them.
+def load_state(path: Path, kind: dict[str, str], parts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+    """Load `path` (last.pt) into `parts`, all of it or nothing, and return the numbers saved beside them.
+
+    Args:
+        path: the file.
+        kind: what is trained.
+        parts: as `save_state` has them.
+        numbers: what the numbers are before; those saved must be of the same names and types.
 
     Raises:
         UserError: the file is torn, or of another training; the message names it and what to do.
     """
-    import torch
-
     remedy = f"delete {path.parent} to start again, or name another --outdir"
     saved = load_tensors(path, "delete it, and the same command trains from the first epoch")
-    if saved.get("kind") != kind or not {"numbers", *parts} <= saved.keys():
+    if saved.get("kind") != kind or saved.keys() != {"kind", "numbers", *parts}:
         raise UserError(f"{path} is not the state of training {' with '.join(kind.values())}; {remedy}")
+    rehearsal = copy.deepcopy(parts)  # in one go, so that the optimizer's copy is of the model's
+    for name, part in rehearsal.items():
+        fit_part(name, part, saved[name], path, " with ".join(kind.values()), remedy)
+    found = saved["numbers"]
+    if not isinstance(found, dict) or {n: type(v) for n, v in found.items()} != {
+        n: type(v) for n, v in numbers.items()
+    }:
+        raise UserError(f"{path} has other numbers than this training; {remedy}")
     for name, part in parts.items():
-        if isinstance(part, torch.nn.Module):
-            fit_tensors(part, saved[name], path, " with ".join(kind.values()))
-            continue
-        try:
-            part.load_state_dict(saved[name])
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} has another {name} than this training ({error}); {remedy}") from None
-    return saved["numbers"]
+        part.load_state_dict(saved[name])
+    return found
+
+
+def fit_part(name: str, part: Any, saved: Any, path: Path, what: str, remedy: str) -> None:
+    """Load the state `saved` into `part`.
+
+    Raises:
+        UserError: it is not of such a part.
+    """
+    import torch
+
+    if isinstance(part, torch.nn.Module):
+        fit_tensors(part, saved, path, what)
+        return
+    try:
+        if saved.keys() != part.state_dict().keys():
+            raise ValueError(f"it has {', '.join(map(str, saved)) or 'nothing'}")
+        part.load_state_dict(saved)
+        if isinstance(part, torch.optim.Optimizer):
+            check_moments(part)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} has another {name} than this training ({error}); {remedy}") from None
+
+
+def check_moments(optimizer: "torch.optim.Optimizer") -> None:
+    """Raise `ValueError` when the moments of a parameter have another shape than it, which loading does not notice."""
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if name != "step" and moment.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(moment.shape)} for a weight of {tuple(parameter.shape)}")
 
 
 def keep_also_as(path: Path, other: Path) -> None:

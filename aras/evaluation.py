@@ -1,19 +1,19 @@
 """A split's scores: its confusion matrices by block, its loss, and its predictions as they come."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aras.confusion import confusion_matrices
+from aras.distributed import add_up, gathered
 from aras.inference import mean_logits
 from aras.legend import NUM_CLASSES
+from aras.loading import batches_of
 
 if TYPE_CHECKING:
     import torch
-
-    from aras.loading import Batch
 
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]  # logits (B, 7, H, W), labels (B, H, W) -> ()
 
@@ -38,41 +38,61 @@ class Evaluation:
 
 def evaluate(
     model: "torch.nn.Module",
-    batches: "Iterable[Batch]",
+    loader: Any,
+    what: str,
     device: "torch.device",
     loss_of: Loss,
+    precision: "torch.dtype | None" = None,
     blocks: np.ndarray | None = None,
     take: Callable[[np.ndarray], None] | None = None,
     symmetries: int = 1,
 ) -> Evaluation:
-    """Return the loss and the confusion matrices of a split; `take` gets each batch's predictions.
+    """Return the loss and the confusion matrices of a split, the same to every process that has a part in it.
 
     What is kept is a matrix for each block, however many images there are.
 
     Args:
         model: the segmenter, on `device`.
-        batches: images and labels, in the order of names.
+        loader: this rank's batches of the split, by `EvalBatches`.
+        what: the name of the progress bar.
         device: where to compute.
-        loss_of: the loss.
+        loss_of: the loss of a batch, which is one rank's alone.
+        precision: in which to compute.
         blocks: (N,) which of G blocks each image is in, 0..G-1; without it, all are in one.
-        take: called with predictions (B, H, W) uint8, in the order of names.
+        take: called in the first process with predictions (B, H, W) uint8, in the order of names; what comes after the
+            last image is filling.
         symmetries: 8 for test-time augmentation.
     """
     import torch
 
     model.eval()
-    total, seen = torch.zeros((), device=device), 0
-    count = int(blocks.max()) + 1 if blocks is not None else 1
-    matrices = torch.zeros((count, NUM_CLASSES, NUM_CLASSES), dtype=torch.int64, device=device)
+    batches = loader.batch_sampler
+    blocks = np.zeros(batches.count, int) if blocks is None else blocks
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    matrices = torch.zeros((int(blocks.max()) + 1, NUM_CLASSES, NUM_CLASSES), dtype=torch.int64, device=device)
     with torch.inference_mode():
-        for images, labels in batches:
+        for batch, (images, labels) in enumerate(batches_of(loader, what)):
             truth = labels.to(device, non_blocking=True)
-            logits = mean_logits([model], images, device, symmetries=symmetries)
+            logits = mean_logits([model], images, device, precision, symmetries)
             prediction = logits.argmax(dim=1).to(torch.uint8)  # (B, H, W)
-            which = np.zeros(len(images), int) if blocks is None else blocks[seen : seen + len(images)]
-            matrices.index_add_(0, torch.from_numpy(which).to(device), confusion_matrices(truth, prediction))
+            first = batches.first(batch)
+            which = torch.from_numpy(blocks[first : first + len(images)])
+            matrices.index_add_(0, which.to(device, non_blocking=True), confusion_matrices(truth, prediction))
             total += loss_of(logits, truth) * len(images)
-            seen += len(images)
             if take:
-                take(prediction.cpu().numpy())
-    return Evaluation(float(total) / seen, matrices.cpu().numpy())
+                hand_over(prediction.cpu().numpy(), batches.batch_size, take)
+        if take and len(batches) < batches.rounds:
+            hand_over(np.zeros((0, *loader.dataset.size), np.uint8), batches.batch_size, take)
+        add_up(total, matrices)
+    return Evaluation(float(total) / batches.count, matrices.cpu().numpy())
+
+
+def hand_over(prediction: np.ndarray, rows: int, take: Callable[[np.ndarray], None]) -> None:
+    """Have `take` get each rank's `prediction` (B, H, W) of a round, in the order of ranks, each filled up to `rows`.
+
+    Only the last batch of a split is shorter, so what is filled up comes after all that is not.
+    """
+    filled = np.zeros((rows, *prediction.shape[1:]), np.uint8)
+    filled[: len(prediction)] = prediction
+    for predictions in gathered(filled):
+        take(predictions)

@@ -1,27 +1,23 @@
-"""What a segmenter's training is made of: its state, an epoch of it, and the files that it goes on from."""
+"""What a segmenter's training is made of: its state, the steps of an epoch, and when it is over."""
 
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aras.checkpoints import keep_also_as, load_state, save_tensors
+from aras.averaging import WeightAverage
+from aras.checkpoints import load_state, save_state
+from aras.distributed import average_gradients, rank
 from aras.errors import UserError
-from aras.evaluation import Evaluation, Loss, evaluate
-from aras.files import whole_file
+from aras.evaluation import Loss
 from aras.inference import logits_of
-from aras.legend import NO_DATA
 from aras.loading import batches_of
-from aras.patches import png_of_mask
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
     import torch
-
-    from aras.loading import Batch
 
 LR_PATIENCE = 3  # epochs without a better F1 before the learning rate is cut; this and the next two as published
 LR_FACTOR = 0.1
@@ -31,36 +27,93 @@ LOOK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
 
 @dataclass
 class State:
-    """All that changes during training; last.pt is its image on disk."""
+    """All that changes during training, the same in every process; last.pt is its image on disk.
+
+    Attributes:
+        model: the segmenter.
+        optimizer: AdamW.
+        scheduler: of the learning rate.
+        scaler: of the loss, for float16 alone: without it, small gradients would be 0.
+        average: of the weights, if one is kept.
+        loss_sum: the losses of the epoch that has begun, each times its batch's images, () float64.
+        epoch: epochs finished.
+        step: steps done of the epoch that has begun.
+        seen: images in them.
+        best_f1: the highest validation F1.
+        best_epoch: its epoch.
+        sets: what tells the pairs of each set, by its name.
+    """
 
     model: "torch.nn.Module"
     optimizer: "torch.optim.Optimizer"
     scheduler: "torch.optim.lr_scheduler.ReduceLROnPlateau"
-    epoch: int = 0  # epochs finished
+    scaler: "torch.amp.GradScaler"
+    average: WeightAverage | None
+    loss_sum: "torch.Tensor"
+    epoch: int = 0
+    step: int = 0
+    seen: int = 0
     best_f1: float = -1.0
     best_epoch: int = 0
-    sets: dict[str, str] = field(default_factory=dict)  # what tells the pairs of each set, by its name
+    sets: dict[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Any]:
         """What has tensors, by its name in last.pt."""
-        return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        parts |= {"scaler": self.scaler} if self.scaler.is_enabled() else {}
+        return parts | ({"average": self.average} if self.average else {})
+
+    @property
+    def judged(self) -> "torch.nn.Module":
+        """The model that is validated, kept as the best and tested: the average of the weights if one is kept."""
+        return self.average.model if self.average else self.model
 
     @property
     def numbers(self) -> dict[str, Any]:
         """The rest, by its name in last.pt."""
-        return {"epoch": self.epoch, "best_f1": self.best_f1, "best_epoch": self.best_epoch, "sets": self.sets}
+        names = ("epoch", "step", "seen", "best_f1", "best_epoch", "sets")
+        return {name: getattr(self, name) for name in names} | {"loss_sum": float(self.loss_sum)}
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the epoch that has begun."""
+        return float(self.loss_sum) / self.seen
+
+    def end_epoch(self, f1: float) -> None:
+        """Count the epoch as finished, with its validation `f1`."""
+        self.scheduler.step(f1)
+        self.epoch += 1
+        self.step = self.seen = 0
+        self.loss_sum.zero_()
+        if f1 > self.best_f1:
+            self.best_f1, self.best_epoch = f1, self.epoch
 
 
-def new_state(model: "torch.nn.Module", lr: float, sets: dict[str, str], device: "torch.device") -> State:
-    """Return the state before the first epoch."""
+def new_state(
+    model: "torch.nn.Module",
+    lr: float,
+    ema: float,
+    sets: dict[str, str],
+    device: "torch.device",
+    precision: "torch.dtype",
+) -> State:
+    """Return the state before the first epoch; without `ema`, the decay of the average, none is kept."""
     import torch
 
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, fused=device.type == "cuda")
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
     scheduler = plateau(optimizer, mode="max", patience=LR_PATIENCE, factor=LR_FACTOR)
-    return State(model, optimizer, scheduler, sets=sets)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    average = WeightAverage(model, ema) if ema else None
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    return State(model, optimizer, scheduler, scaler, average, loss_sum, sets=sets)
+
+
+def save(state: State, last: Path, kind: dict[str, str]) -> None:
+    """Write `state` to `last` (last.pt)."""
+    save_state(last, kind, state.parts, state.numbers)
 
 
 def resume(state: State, last: Path, kind: dict[str, str]) -> None:
@@ -69,53 +122,72 @@ def resume(state: State, last: Path, kind: dict[str, str]) -> None:
     Raises:
         UserError: the file is torn, of another training than `kind`, or of another dataset.
     """
-    found = load_state(last, kind, state.parts)
-    before = found.get("sets", state.sets)
+    now = state.sets
+    found = load_state(last, kind, state.parts, state.numbers)
     changed = [
-        f"{name} was {before.get(name)}, now {told}" for name, told in state.sets.items() if before.get(name) != told
+        f"{name} was {found['sets'].get(name)}, now {told}"
+        for name, told in now.items()
+        if found["sets"].get(name) != told
     ]
     if changed:
         raise UserError(
             f"the dataset is not the one that {last} was trained on: {'; '.join(changed)}; put it back, or name another"
             " --outdir"
         )
+    state.loss_sum.fill_(found.pop("loss_sum"))
     for name, value in found.items():
         setattr(state, name, value)
 
 
-def dice_loss() -> Loss:
-    """Return the loss of logits (B, 7, H, W) and labels (B, H, W).
+def train_steps(
+    state: State,
+    model: "torch.nn.Module",
+    loader: Any,
+    loss_of: Loss,
+    seed: int,
+    device: "torch.device",
+    precision: "torch.dtype",
+) -> Iterator[int]:
+    """Train the rest of the epoch that has begun, and yield after each step; a loss that is no number ends it early.
 
-    The sum of 1 - Dice over the classes that the batch has, divided by 7: smp counts an absent class as 0.
+    Args:
+        state: what is trained.
+        model: its model as it is called, perhaps compiled.
+        loader: this rank's shares of the batches, by `TrainBatches`.
+        loss_of: the loss of a whole batch, from the shares of all ranks.
+        seed: what the dropout follows from.
+        device: where to compute.
+        precision: in which to compute.
     """
-    import segmentation_models_pytorch as smp
-
-    return smp.losses.DiceLoss("multiclass", from_logits=True, ignore_index=NO_DATA)
-
-
-def train_epoch(state: State, loader: Any, seed: int, device: "torch.device") -> float:
-    """Train one epoch and return its mean loss; one that is no number ends the epoch early."""
     import torch
 
-    state.model.train()
-    loss_of, epoch = dice_loss(), loader.batch_sampler.epoch
-    total, seen = torch.zeros((), device=device), 0
-    for step, (images, labels) in enumerate(batches_of(loader, f"epoch {epoch}")):
-        torch.manual_seed(mixed_seed(seed, epoch, step))  # for dropout
-        loss = loss_of(logits_of(state.model, images, device), labels.to(device, non_blocking=True))
+    model.train()
+    batches, epoch = loader.batch_sampler, state.epoch + 1
+    batches.epoch, batches.start = epoch, state.step
+    parameters = list(state.model.parameters())
+    for images, labels in batches_of(loader, f"epoch {epoch}"):
+        torch.manual_seed(mixed_seed(seed, epoch, state.step, rank()))  # for dropout
+        loss = loss_of(logits_of(model, images, device, precision), labels.to(device, non_blocking=True))
         state.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
-        state.optimizer.step()
-        total += loss.detach() * len(images)
-        seen += len(images)
-        if (step + 1) % LOOK_EVERY == 0 and not torch.isfinite(total):
-            break
-    return float(total) / seen
+        state.scaler.scale(loss).backward()
+        average_gradients(parameters)
+        state.scaler.unscale_(state.optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average:
+            state.average.update(state.model)
+        size = batches.size(state.step)
+        state.loss_sum += loss.detach() * size
+        state.seen += size
+        state.step += 1
+        yield state.step
+        if state.step % LOOK_EVERY == 0 and not torch.isfinite(state.loss_sum):
+            return
 
 
 def check_finite(state: State, losses: dict[str, float], outdir: Path) -> None:
-    """Raise `UserError` unless the losses and weights after an epoch are numbers; nothing of it is kept otherwise."""
+    """Raise `UserError` unless the losses and weights are numbers; nothing of the epoch is kept otherwise."""
     import torch
 
     tensors = (tensor for tensor in state.model.state_dict().values() if tensor.is_floating_point())
@@ -143,46 +215,3 @@ def told_epoch(line: dict[str, Any], state: State, epochs: int) -> str:
         f"  F1 {line['f1']:.4f}  IoU {line['iou']:.4f}  accuracy {line['accuracy']:.4f}  lr {line['lr']:.0e}"
         f"  {line['seconds']:.1f} s  {line['images_per_second']:.0f} images/s  {best}"
     )
-
-
-def save_best(state: State, best: Path, published: Path) -> None:
-    """Write the weights to `best` (best.pt), which is the `published` name's file too."""
-    # In PyTorch's default layout: safetensors takes no other.
-    save_tensors(best, {name: tensor.contiguous() for name, tensor in state.model.state_dict().items()})
-    keep_also_as(best, published)
-
-
-def mend_best(state: State, best: Path, published: Path) -> None:
-    """Have `best` (best.pt) and `published` be there and be of the best epoch, after a kill or a deletion.
-
-    Raises:
-        UserError: they are gone, and last.pt is of another epoch.
-    """
-    if state.best_epoch == state.epoch:
-        save_best(state, best, published)  # a kill may have come between last.pt and best.pt
-    elif best.exists():
-        keep_also_as(best, published)
-    elif published.exists():
-        keep_also_as(published, best)
-    else:
-        raise UserError(
-            f"{best} is missing, and last.pt has the weights of epoch {state.epoch}, not of the best,"
-            f" {state.best_epoch}; put it back, or delete {best.parent} to train again"
-        )
-
-
-def predict_test(
-    model: "torch.nn.Module", batches: "Iterable[Batch]", names: np.ndarray, path: Path, device: "torch.device"
-) -> Evaluation:
-    """Write the predictions for the images `names` to a zip at `path`; return what `evaluate` does."""
-    left = iter(names)
-    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
-
-        def take(predictions: np.ndarray) -> None:
-            for labels in predictions:
-                # A fixed date, so that the same predictions are the same bytes.
-                entry = zipfile.ZipInfo(f"pred_{next(left)}.png", date_time=(1980, 1, 1, 0, 0, 0))
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, png_of_mask(labels))
-
-        return evaluate(model, batches, device, dice_loss(), take=take)

@@ -1,8 +1,4 @@
-"""Batches of pairs to train on, each a function of (seed, epoch, index) and of nothing else; batches of images alone.
-
-A sampler deals (epoch, index) keys rather than indices, so that workers that live through all epochs know which one an
-image is drawn for, and hold no state that a resumed run would miss.
-"""
+"""Batches of pairs to train on, each pair a function of seed and key and of nothing else; batches of images alone."""
 
 import os
 import random
@@ -15,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aras.command import cores
+from aras.distributed import is_first, world_size
 from aras.errors import UserError
-from aras.pairs import SUFFIX, Pairs, read_image, read_pair
+from aras.pairs import SUFFIX, Pairs, ignore_unsure, image_size, read_image, read_pair, told_size
+from aras.segmenter import STRIDE
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
     import torch
+
+    from aras.batches import EvalBatches, Key, TrainBatches
+
+PREFETCH = 4
+"""Batches that each worker reads ahead, so that a slow read does not stop the GPU."""
 
 LOADER_WORKERS = min(16, cores())
 """Processes that read images, by default; 16 as published, and more than there are cores would only take turns."""
@@ -31,29 +34,76 @@ Augment = Callable[[np.ndarray, np.ndarray, int], Sample]
 
 
 class PairSet:
-    """A map from (epoch, index) to the image and labels of a pair, one set of pairs after the other.
+    """A map from a key (epoch, index, repeat) to the image and labels of a pair, one set of pairs after the other.
 
     A file that cannot be used comes back as a `UserError` rather than raised, because a DataLoader would wrap it in the
-    traceback of a worker.
+    traceback of a worker. Of labels that a model gave, those less sure than `least` are `NO_DATA`.
     """
 
-    def __init__(self, sets: list[Pairs], size: tuple[int, int], seed: int = 0, augment: Augment | None = None):
-        self.sets, self.size, self.seed, self.augment = sets, size, seed, augment
+    def __init__(
+        self,
+        sets: list[Pairs],
+        size: tuple[int, int],
+        seed: int = 0,
+        augment: Augment | None = None,
+        least: float = 0,
+    ):
+        self.sets, self.size, self.seed, self.augment, self.least = sets, size, seed, augment, least
         self.ends = np.cumsum([len(pairs) for pairs in sets])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
-        epoch, index = key
+    def __getitem__(self, key: "Key") -> Sample | UserError:
+        _, index, _ = key
         which = int(np.searchsorted(self.ends, index, side="right"))
         pairs = self.sets[which]
         place = index - (int(self.ends[which]) - len(pairs))
         try:
             image, labels = read_pair(pairs.image(place), pairs.mask(place), self.size)
+            if self.least and is_labelled(pairs):
+                labels = ignore_unsure(labels, pairs.confidence(place), self.least)
         except UserError as error:
             return error
-        return self.augment(image, labels, mixed_seed(self.seed, epoch, index)) if self.augment else (image, labels)
+        return self.augment(image, labels, mixed_seed(self.seed, *key)) if self.augment else (image, labels)
+
+
+def is_labelled(pairs: Pairs) -> bool:
+    """Return whether a model gave `pairs` their masks."""
+    return pairs.masks.parent.name == "synth"
+
+
+def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, int]:
+    """Return (height, width) of the first image of `sets`, which are to be trained on in batches of `batch_size`.
+
+    Raises:
+        UserError: a side is no multiple of `STRIDE`; there are too few images, or images in a batch; or a confidence
+            map is missing where labels less sure than `least` are to be left out.
+    """
+    first = sets[0].image(0)
+    size = image_size(first)
+    if size[0] % STRIDE or size[1] % STRIDE:
+        raise UserError(
+            f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
+            " with such a --patch-size"
+        )
+    if sum(map(len, sets)) < max(2, world_size()):
+        raise UserError(
+            f"{first.parent} has {sum(map(len, sets))} images to train on; batch normalisation needs two, and each"
+            " process one, so add --train sets"
+        )
+    if batch_size < world_size():
+        raise UserError(f"--batch-size {batch_size} is shared out by {world_size()} processes; raise it to that")
+    for pairs in filter(is_labelled, sets) if least else ():
+        folder = pairs.confidence(0).parent
+        there = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        for index, name in enumerate(pairs.names):
+            if f"{name}{SUFFIX}" not in there:
+                raise UserError(
+                    f"{pairs.confidence(index)} is missing; write the maps with segmentation_predict.py"
+                    " --confidence-maps"
+                )
+    return size
 
 
 class PaperAugmentation:
@@ -88,29 +138,6 @@ class PaperAugmentation:
         return result["image"], result["mask"]
 
 
-class EpochBatches:
-    """The batches of an epoch as lists of (epoch, index); set `epoch` before each.
-
-    With `seed` the order is drawn from (seed, epoch), else it is the order of names. A last batch of a single image is
-    left out of a drawn order, because batch normalisation cannot train on one.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int | None = None):
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
-
-    def __len__(self) -> int:
-        whole, rest = divmod(self.count, self.batch_size)
-        return whole + (rest > (0 if self.seed is None else 1))
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.count)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in chosen]
-
-
 def collated(samples: list[Sample | UserError]) -> "Batch | UserError":
     """Return the samples as one batch, or the first sample that is an error."""
     import torch
@@ -122,7 +149,7 @@ def collated(samples: list[Sample | UserError]) -> "Batch | UserError":
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
 
-def loader_of(pairs: PairSet, batches: EpochBatches, workers: int, device: "torch.device") -> Any:
+def loader_of(pairs: PairSet, batches: "TrainBatches | EvalBatches", workers: int, device: "torch.device") -> Any:
     """Return the DataLoader of `pairs` in `batches`, with workers that stay from epoch to epoch."""
     import torch
 
@@ -132,20 +159,21 @@ def loader_of(pairs: PairSet, batches: EpochBatches, workers: int, device: "torc
         collate_fn=collated,
         num_workers=workers,
         persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else a new iterator draws from torch's own, which must follow from the step
     )
 
 
 def batches_of(loader: Any, what: str) -> Iterator["Batch"]:
-    """Yield the batches of `loader` under a progress bar named `what`.
+    """Yield the batches of `loader` under a progress bar named `what`, which the first process alone shows.
 
     Raises:
         UserError: a worker met a file that cannot be used.
     """
     from tqdm import tqdm
 
-    for batch in tqdm(loader, desc=what, leave=False, disable=None, unit="batch"):
+    for batch in tqdm(loader, desc=what, leave=False, disable=None if is_first() else True, unit="batch"):
         if isinstance(batch, UserError):
             raise batch
         yield batch

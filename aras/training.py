@@ -1,15 +1,13 @@
-"""What every training script needs around its loop: a device, seeds, metrics.jsonl, Weights & Biases."""
+"""What every training script needs around its loop: a device, seeds, metrics.jsonl."""
 
 import json
-import netrc
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -18,8 +16,6 @@ from aras.files import write_text
 
 if TYPE_CHECKING:
     import torch
-
-Log = Callable[[dict[str, Any]], None]
 
 
 def share_cores() -> None:
@@ -67,6 +63,18 @@ def memory_told(remedy: str) -> Iterator[None]:
         raise UserError(f"the GPU ran out of memory ({str(error).split('. ')[0]}); {remedy}") from None
 
 
+@contextmanager
+def compiling_told(model: str) -> Iterator[None]:
+    """Turn a `model` that torch.compile cannot translate here into a `UserError`."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"--compile: {model} cannot be compiled here ({reason[:200]}); leave --compile out") from None
+
+
 def mixed_seed(*numbers: int) -> int:
     """Return a seed (64 bits) that depends on every one of `numbers`, such as (seed, epoch, step)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
@@ -111,83 +119,3 @@ def keep_epochs(path: Path, last: int) -> None:
     if path.exists():
         lines = {value["epoch"]: value for value in read_lines(path) if value.get("epoch", last + 1) <= last}
         write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in lines.values()))
-
-
-@contextmanager
-def wandb_log(
-    project: str | None, folder: Path, config: dict[str, Any], run_id: str, tell: Callable[[str], None]
-) -> Iterator[Log]:
-    """Yield a function that logs a dict of values to Weights & Biases, or does nothing without a `project`.
-
-    The run is offline, in `<folder>/wandb`, when there is no login or no network (`wandb sync` sends it later); it
-    never asks. A project or a setting that it refuses, or a service that fails later, is told by `tell` and left out
-    rather than let stop the training, because metrics.jsonl has the same values. `WANDB_MODE` in the environment goes
-    before all this. `run_id` makes a resumed run one curve.
-    """
-    if project is None:
-        yield lambda values: None
-        return
-    import wandb
-
-    # A name or key that is not accepted, a service that does not answer, a setting that is none of its values.
-    failures = (wandb.Error, OSError, ValueError)
-
-    def begin(mode: str) -> Any:
-        settings = wandb.Settings(
-            mode=mode,  # type: ignore[arg-type]
-            init_timeout=30,
-            finish_timeout=60,
-            finish_timeout_raises=False,
-            silent=True,
-            console="off",
-            disable_git=True,
-        )
-        return wandb.init(project=project, dir=folder, config=config, id=run_id, resume="allow", settings=settings)
-
-    def leave_out(error: Exception) -> None:
-        reason = " ".join(str(error).split())[:200]
-        tell(f"WARNING: goes on without Weights & Biases ({reason}); metrics.jsonl has the same values")
-
-    run = None
-    mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_answers() else "offline")
-    try:
-        try:
-            run = begin(mode)
-        except failures:
-            wandb.teardown()  # which else holds on to the run's id
-            run = begin("offline")
-    except failures as error:
-        leave_out(error)
-
-    def log(values: dict[str, Any]) -> None:
-        nonlocal run
-        if run is None:
-            return
-        try:
-            run.log(values)
-        except failures as error:
-            run = None
-            leave_out(error)
-
-    try:
-        yield log
-    finally:
-        if run is not None:
-            try:
-                run.finish()
-                wandb.teardown()  # waits for its service, which is still writing the run's file when `finish` returns
-            except failures as error:
-                leave_out(error)
-
-
-def _wandb_answers() -> bool:
-    """Return whether there is a login for Weights & Biases and its server answers."""
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    if not os.environ.get("WANDB_API_KEY"):
-        try:
-            login = netrc.netrc().authenticators(urlsplit(url).hostname or "")
-        except (OSError, netrc.NetrcParseError):
-            login = None
-        if not login:
-            return False
-    return reachable(url)

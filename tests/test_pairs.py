@@ -1,4 +1,3 @@
-import itertools
 import shutil
 
 import numpy as np
@@ -8,7 +7,7 @@ from tiny_dataset import make_dataset
 
 from aras.errors import UserError
 from aras.legend import NO_DATA
-from aras.loading import EpochBatches, PairSet, PaperAugmentation
+from aras.loading import PairSet, PaperAugmentation
 from aras.pairs import find_pairs, read_image, read_pair
 
 
@@ -113,37 +112,17 @@ def test_published_rgb_masks_read_as_palette_masks_do(tmp_path):
     assert (one[1] == other[1]).all()
 
 
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide():
-    batches = EpochBatches(10, 4, seed=3)
-    epochs = []
-    for batches.epoch in (1, 2):
-        keys = list(itertools.chain(*batches))
-        assert {epoch for epoch, _ in keys} == {batches.epoch}
-        assert sorted(index for _, index in keys) == list(range(10))
-        epochs.append([index for _, index in keys])
-    assert epochs[0] != epochs[1]
-    again = EpochBatches(10, 4, seed=3)
-    again.epoch = 2
-    assert [index for batch in again for _, index in batch] == epochs[1]
-
-
-def test_a_last_batch_of_one_is_left_out_of_training_only():
-    assert [len(batch) for batch in EpochBatches(9, 4, seed=0)] == [4, 4]
-    assert [len(batch) for batch in EpochBatches(9, 4)] == [4, 4, 1]
-    assert len(EpochBatches(9, 4, seed=0)) == 2
-    assert len(EpochBatches(9, 4)) == 3
-
-
 def test_augmentation_follows_from_seed_epoch_and_index_alone(data):
     augment = PaperAugmentation()
     pairs = [find_pairs(data, "train")]
     one, other = PairSet(pairs, (32, 32), 5, augment), PairSet(pairs, (32, 32), 5, PaperAugmentation())
-    keys = [(epoch, index) for epoch in (1, 2) for index in range(5)]
+    keys = [(epoch, index, again) for epoch in (1, 2) for index in range(5) for again in (0, 1)]
     first = {key: one[key] for key in keys}
     for key in reversed(keys):
         for before, after in zip(first[key], other[key], strict=True):
             assert (before == after).all()
-    assert any((first[1, i][0] != first[2, i][0]).any() for i in range(5))
+    assert any((first[1, i, 0][0] != first[2, i, 0][0]).any() for i in range(5))
+    assert any((first[1, i, 0][0] != first[1, i, 1][0]).any() for i in range(5))
 
 
 def test_the_eight_orientations_all_occur_and_mask_and_image_turn_together():
@@ -163,6 +142,6 @@ def test_two_sets_follow_each_other(tmp_path):
     data = make_dataset(tmp_path, train=3, synth=2)
     pairs = PairSet([find_pairs(data, "train"), find_pairs(data, "synth")], (32, 32))
     assert len(pairs) == 5
-    image, labels = pairs[1, 3]
+    image, labels = pairs[1, 3, 0]
     assert (image == np.asarray(Image.open(find_pairs(data, "synth").image(0)))).all()
     assert labels.max() < NO_DATA

@@ -1,6 +1,5 @@
 """The trainer, run as its users run it, on a dataset that fits a few seconds."""
 
-import http.server
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -19,11 +17,13 @@ import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
 
-import aras.learning
+import aras.run_folder
+import aras.testing
 import segmentation_train
 from aras.files import sole_writer
 from aras.legend import CLASS_NAMES, read_mask
-from aras.training import share_cores, wandb_log
+from aras.run_folder import RunFolder
+from aras.training import share_cores
 from segmentation_train import main
 
 share_cores()
@@ -115,7 +115,7 @@ def test_the_run_folder_tells_the_run(unbroken):
     files = {path.name for path in unbroken.iterdir()}
     assert files == {
         *(".lock", "run.json", "metrics.jsonl", "last.pt", "best.pt", "test_metrics.json"),
-        *(f"best_{NAME}.pth", f"{NAME}.zip"),
+        *(f"best_{NAME}.pth", f"{NAME}.zip", "curves.png", "confusion_matrix.png"),
     }
     record = json.loads((unbroken / "run.json").read_text())
     assert record["options"]["arch"] == "FPN"
@@ -201,33 +201,43 @@ def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data, train):
     assert_same_run(copied, unbroken)
 
 
-WRITES = ("append_line", "save_state", "save_best", "keep_also_as", "predict_test", "fit_tensors", "write_json")
+BEFORE_TEST = [
+    *((segmentation_train, name) for name in ("append_line", "save")),
+    *((RunFolder, "save_best"), (aras.run_folder, "keep_also_as")),
+]
+AT_TEST = [
+    *((aras.testing, name) for name in ("fit_tensors", "draw_curves", "draw_confusion", "write_json")),
+    (RunFolder, "prediction_writer"),
+]
 
 
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("owner, name", [*BEFORE_TEST, *AT_TEST])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
-    unbroken, data, tmp_path, train, monkeypatch, name, when
+    unbroken, data, tmp_path, train, monkeypatch, owner, name, when
 ):
-    module = aras.learning if name == "keep_also_as" else segmentation_train
-    function, calls = getattr(module, name), []
-
-    def cut(*arguments):
-        calls.append(name)
-        last = len(calls) == (1 if name in WRITES[4:] else 2)
-        if last and when == "before":
-            raise KeyboardInterrupt
-        result = function(*arguments)
-        if last:
-            raise KeyboardInterrupt
-        return result
-
-    monkeypatch.setattr(module, name, cut)
+    cut_at(monkeypatch, owner, name, 1 if (owner, name) in AT_TEST else 2, when)
     outdir = tmp_path / "segmentation"
     assert train(data, outdir, "--epochs", 2).exit_code != 0
     monkeypatch.undo()
     assert train(data, outdir, "--epochs", 2).exit_code == 0
     assert_same_run(outdir, unbroken)
+
+
+def cut_at(monkeypatch, owner, name, call, when):
+    """Have the run end before or after the `call`-th call of a function, as a kill there would."""
+    function, calls = getattr(owner, name), []
+
+    def cut(*arguments):
+        calls.append(name)
+        if len(calls) == call and when == "before":
+            raise KeyboardInterrupt
+        result = function(*arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, name, cut)
 
 
 def test_other_options_are_named(copied, data, train):
@@ -255,7 +265,7 @@ def test_a_torn_checkpoint_deleted_as_told_trains_from_the_first_epoch(unbroken,
     assert_same_run(copied, unbroken)
 
 
-FINISHED = ("best.pt", f"best_{NAME}.pth", f"{NAME}.zip")
+FINISHED = ("best.pt", f"best_{NAME}.pth", f"{NAME}.zip", "curves.png", "confusion_matrix.png")
 
 
 @pytest.mark.parametrize("gone", [*((name,) for name in FINISHED), FINISHED])
@@ -535,16 +545,6 @@ def test_a_set_named_twice_is_a_usage_error(data, tmp_path, train):
     assert "'--train': each set once, not train, train" in result.output
 
 
-@pytest.mark.parametrize("project, mode", [("a/b", "offline"), ("aras-test", "bogus")])
-def test_wandb_that_cannot_begin_is_one_warning(data, tmp_path, train, monkeypatch, project, mode):
-    monkeypatch.setenv("WANDB_MODE", mode)
-    result = train(data, tmp_path / "run", "--epochs", 1, "--wandb", project)
-    assert result.exit_code == 0
-    (line,) = (line for line in result.output.splitlines() if "Weights & Biases" in line)
-    assert line.startswith("WARNING: goes on without Weights & Biases (")
-    assert (tmp_path / "run" / "test_metrics.json").exists()
-
-
 def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, train, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -559,42 +559,6 @@ def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_
         assert word in content
     line = json.loads((outdir / "metrics.jsonl").read_text())
     assert str(line["train_loss"]).encode() in content
-
-
-class Refuses(http.server.BaseHTTPRequestHandler):
-    """A server that answers, and accepts no key."""
-
-    def do_HEAD(self):
-        self.send_response(200)
-        self.end_headers()
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(401)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        """Keep quiet."""
-
-
-def test_wandb_goes_offline_when_the_service_is_away_or_refuses_the_key(tmp_path, monkeypatch):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.delenv("WANDB_MODE", raising=False)
-        for name, port in (("away", 9), ("refuses", server.server_port)):
-            monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-            (tmp_path / name).mkdir()
-            told: list[str] = []
-            with wandb_log("aras-test", tmp_path / name, {}, name, told.append) as log:
-                log({"train_loss": 0.5})
-            assert not told
-            (file,) = (tmp_path / name).glob("wandb/offline-run-*/run-*.wandb")
-            assert b"train_loss" in file.read_bytes()
-        server.shutdown()
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""What a segmenter is trained, validated and tested on: the options that say so, and the batches that they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aras.batches import EvalBatches, TrainBatches
+from aras.distributed import from_first
+from aras.loading import PairSet, PaperAugmentation, check_sets, loader_of
+from aras.pairs import Pairs, find_pairs, told_size
+from aras.run_folder import RunFolder
+from aras.sampling import EpochOrder, balanced_weights, class_shares, mix_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of segmentation_train.py, by name."""
+
+    data: Path
+    train: tuple[str, ...]
+    mix: str | None
+    sampling: str
+    min_confidence: float
+    arch: str
+    encoder: str
+    encoder_weights: str
+    init_weights: Path | None
+    epochs: int
+    batch_size: int
+    eval_batch_size: int | None
+    lr: float
+    loss: str
+    ema: float
+    patience: int
+    tta: bool
+    precision: str
+    compile: bool
+    checkpoint_minutes: float
+    workers: int
+    seed: int
+    outdir: Path
+    limit: int | None
+    device: str
+    wandb_project: str | None
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images a process evaluates at once."""
+        return self.eval_batch_size or self.batch_size
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.outdir, self.arch, self.encoder)
+
+
+@dataclass
+class Loaders:
+    """The batches of the three splits, and what is known of them.
+
+    Attributes:
+        train: this rank's shares of the batches to train on.
+        val: its batches of the validation split.
+        test: its batches of the test split.
+        names: of the test split's images.
+        sets: what tells the pairs of each set, by its name.
+        told: how many there are, in words.
+    """
+
+    train: Any
+    val: Any
+    test: Any
+    names: np.ndarray
+    sets: dict[str, str]
+    told: str
+
+
+def make_loaders(options: Options, device: "torch.device") -> Loaders:
+    """Return the batches of all splits, and check what can be checked without reading every image.
+
+    Raises:
+        UserError: a split is missing or incomplete, or the size is none that the model takes.
+    """
+    names = (*options.train, "val", "test")
+    found = [find_pairs(options.data, name, options.limit) for name in names]
+    *sets, val, test = found
+    size = check_sets(sets, options.batch_size, options.min_confidence)
+    told = " + ".join(f"{len(pairs):,} {name}" for name, pairs in zip(options.train, sets, strict=True))
+    augment = PaperAugmentation(square=size[0] == size[1])
+    train_set = PairSet(sets, size, options.seed, augment, options.min_confidence)
+    train_batches = TrainBatches(epoch_order(options, sets), options.batch_size)
+    val_loader, test_loader = (
+        loader_of(PairSet([pairs], size), EvalBatches(len(pairs), options.images_at_once), options.workers, device)
+        for pairs in (val, test)
+    )
+    return Loaders(
+        loader_of(train_set, train_batches, options.workers, device),
+        val_loader,
+        test_loader,
+        test.names,
+        {name: pairs.told for name, pairs in zip(names, found, strict=True)},
+        f"{told} to train on, {len(val):,} val, {len(test):,} test, {told_size(size)} each",
+    )
+
+
+def epoch_order(options: Options, sets: list[Pairs]) -> EpochOrder:
+    """Return the order of the images of `sets` in each epoch."""
+    weights = None
+    if options.sampling == "balanced":
+        tables = [options.data / "class_percentages" / f"{pairs.masks.parent.name}.csv" for pairs in sets]
+        shares = from_first(lambda: [class_shares(pairs, table) for pairs, table in zip(sets, tables, strict=True)])
+        weights = [balanced_weights(share) for share in shares]
+    mix = mix_of(options.mix, len(sets)) if options.mix else None
+    return EpochOrder([len(pairs) for pairs in sets], options.seed, mix, weights)
