@@ -4,6 +4,9 @@ This is how the images drawn by the unconditional GAN get masks, so that they ca
 (arXiv 2603.09625, pseudo-labels of the synthetic set). An image is done when it has its mask and, written after it, its
 rows; one that was drawn again since is labelled again, and the mask of one that is gone goes too. Batches are cut from
 the sorted names alone, so a killed run and its continuation give what an unbroken one gives, on however many GPUs.
+
+With --raster it labels a whole georeferenced tile instead: windows that overlap go through the model, their
+probabilities are blended so that no seam is left, and the classes become a cloud-optimised GeoTIFF for a GIS.
 """
 
 import hashlib
@@ -15,9 +18,10 @@ import numpy as np
 
 from aras.command import Command, device_option, limit_option, workers_option
 from aras.errors import UserError
-from aras.files import sole_writer
+from aras.files import sole_writer, write_text
 from aras.inference import SYMMETRIES
 from aras.label_files import (
+    FAILURE_COLUMNS,
     Outputs,
     begin_folder,
     check_not_foreign,
@@ -30,14 +34,22 @@ from aras.label_files import (
 from aras.labelling import Labeller, Share, label_share
 from aras.loading import LOADER_WORKERS
 from aras.pairs import SUFFIX, stems
+from aras.patches import REFLECTANCE_MAX
 from aras.ranks import Rank, device_of, rank_of_process, start_others, tell_end, wait_for_others, wait_for_start
+from aras.raster_files import Target, targets_of
+from aras.raster_labels import Windows, has_reflectance, label_raster, open_raster, reflectance_max_of
+from aras.rasters import stamp_of
+from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, load_segmenter
+from aras.segmenter import ARCHITECTURES, STRIDE, load_segmenter
 from aras.training import choose_device, memory_told, share_cores, told_device
 
+ONLY_RASTER = {"raster", "window", "overlap", "reflectance_max"}
 FREE_OPTIONS = FREE | {"limit", "confidence_maps", "weights", "weights_sha256"}
 """The content of the weights counts, not their name; it has a check of its own."""
-PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
+FREE_RASTER_OPTIONS = frozenset({"weights", "weights_sha256", "raster", "raster_stamp"})
+RASTER_OPTIONS = ("weights", "weights_sha256", "arch", "encoder", "tta", "window", "overlap")
+PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "rasterio")
 
 
 def check_there(weights: tuple[Path, ...]) -> None:
@@ -78,7 +90,8 @@ def lead(options: dict[str, Any], outputs: Outputs, rank: Rank) -> None:
     """
     if outputs.record.exists():
         check_same_options(outputs.record, options, FREE_OPTIONS)
-        check_same_weights(outputs, options["weights"], options["weights_sha256"])
+        made = (outputs.masks, outputs.percentages, outputs.confidence, outputs.record)
+        check_same_weights(outputs.record, options["weights"], options["weights_sha256"], made)
     stamps = stamps_of(options["images"])
     share = share_of(options, stamps, begin_folder(outputs, stamps, options["confidence_maps"]), rank)
     todo = len(share.names) - len(share.done.intersection(share.names.tolist()))
@@ -112,8 +125,8 @@ def follow(options: dict[str, Any], outputs: Outputs, rank: Rank) -> None:
 
 def label_folder(options: dict[str, Any]) -> None:
     """Label a folder of images, alone or as one of the processes of a job."""
+    options = {name: value for name, value in options.items() if name not in ONLY_RASTER}
     outputs, rank = outputs_of(options["images"], options["output"]), rank_of_process()
-    check_there(options["weights"])
     if not rank.leads:
         follow(options, outputs, rank)
         return
@@ -122,6 +135,85 @@ def label_folder(options: dict[str, Any]) -> None:
     check_not_foreign(outputs)
     with sole_writer(options["output"] or outputs.masks):
         lead(options, outputs, rank)
+
+
+def label_rasters(options: dict[str, Any]) -> None:
+    """Label whole rasters, one after the other.
+
+    Raises:
+        UserError: some could not be labelled; of several, they are in rasters.failures.csv.
+    """
+    targets = targets_of(options["raster"][: options["limit"]], options["output"])
+    todo = [target for target in targets if not target.is_finished(options["confidence_maps"])]
+    click.echo(f"Reads {len(targets)} rasters, {len(todo)} to label")
+    options["weights_sha256"] = told_digests(options["weights"])
+    labeller = load_labeller(options, Rank()) if todo else None
+    reasons = {}
+    for target in targets:
+        try:
+            with sole_writer(target.labels, is_file=True), memory_told("lower --batch-size or --window"):
+                label_one(target, options, labeller)
+        except UserError as error:
+            reasons[str(target.raster)] = str(error)
+    failures = options["output"] / "rasters.failures.csv"
+    if len(targets) > 1:
+        failures.unlink(missing_ok=True)
+    if reasons:
+        first = next(iter(reasons.values()))
+        if len(targets) == 1:
+            raise UserError(first)
+        write_text(failures, "".join(row_text(row) for row in (FAILURE_COLUMNS, *reasons.items())))
+        raise UserError(f"{len(reasons)} rasters could not be labelled, see {failures}; the first: {first}")
+
+
+def label_one(target: Target, options: dict[str, Any], labeller: Labeller | None) -> None:
+    """Label one raster, unless its labels are there and of the same options.
+
+    Raises:
+        UserError: it cannot be read, or labels are there that this script did not write, or wrote with other options.
+    """
+    told = {name: options[name] for name in RASTER_OPTIONS} | {"raster": target.raster, "reflectance_max": None}
+    with open_raster(target.raster) as file:
+        if has_reflectance(file):
+            told["reflectance_max"] = options["reflectance_max"] or reflectance_max_of(options["weights"])
+        placed = file.crs is not None
+    if target.record.exists():
+        check_same_options(target.record, told, FREE_RASTER_OPTIONS)
+        check_same_weights(target.record, options["weights"], options["weights_sha256"], (target.labels, target.record))
+    elif target.labels.exists():
+        raise UserError(f"{target.labels} was not written by this script: there is no {target.record}; move it away")
+    if labeller is None or target.is_finished(labeller.maps):
+        return
+    if not placed:
+        click.echo(f"WARNING: {target.raster} has no coordinate system (CRS), so its labels will have none")
+    target.forget_other_raster()
+    told["raster_stamp"] = stamp_of(str(target.raster))
+    begin_run(target.record, told, PACKAGES, told_device(labeller.device), FREE_RASTER_OPTIONS)
+    label_raster(
+        target, labeller, Windows(options["window"], options["overlap"], options["batch_size"]), told["reflectance_max"]
+    )
+    click.echo(f"Wrote {target.labels}" + (f", {target.confidence}" if labeller.maps else ""))
+
+
+def check_raster_options(context: click.Context, options: dict[str, Any]) -> None:
+    """Set the default of --overlap; raise a usage error for options that do not go together."""
+    given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    if not options["raster"]:
+        if given & ONLY_RASTER:
+            raise click.UsageError(f"--{min(given & ONLY_RASTER).replace('_', '-')} is for --raster")
+        if options["output"] and options["output"].is_file():
+            raise click.UsageError(f"--output {options['output']} is a file; name a folder")
+        return
+    if "images" in given:
+        raise click.UsageError("--images or --raster, not both")
+    if options["output"] is None:
+        raise click.UsageError("--raster needs --output, a folder or a .tif")
+    if options["overlap"] is None:
+        options["overlap"] = options["window"] // 4
+    if options["window"] % STRIDE or options["overlap"] >= options["window"]:
+        raise click.UsageError(f"--window must be a multiple of {STRIDE}, and --overlap less than it")
+    if rank_of_process().count > 1:
+        raise click.UsageError("--raster runs in one process, not under torchrun; start one for each GPU")
 
 
 @click.command(cls=Command)
@@ -155,14 +247,41 @@ def label_folder(options: dict[str, Any]) -> None:
 @click.option("--confidence-maps", is_flag=True, help="Also write each pixel's confidence, as a grey PNG per image.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for all that is written; else it goes into the images' own dataset.",
+    type=click.Path(path_type=Path),
+    help="Folder for all that is written, else the images' own dataset; with --raster a folder or a .tif.",
+)
+@click.option(
+    "--raster",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Label this whole GeoTIFF rather than a folder; may be repeated. 8-bit RGB as it is; 16-bit reflectance "
+    "(red, green, blue first, as in Sentinel-2 composites) is scaled as the training images were.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(STRIDE),
+    default=512,
+    show_default=True,
+    help=f"Pixels a side of what goes through the model, with --raster; a multiple of {STRIDE}.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(0),
+    show_default="a quarter of --window",
+    help="Pixels that neighbouring windows share; more is smoother and slower.",
+)
+@click.option(
+    "--reflectance-max",
+    type=click.IntRange(1, 65535),
+    show_default=f"that of the training's dataset, where the run.json files tell, else {REFLECTANCE_MAX}",
+    help="Reflectance x 10000 that becomes 255, for 16-bit rasters.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=24, show_default=True, help="Images at a time.")
 @workers_option(LOADER_WORKERS)
 @limit_option
 @device_option
-def main(**options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, **options: Any) -> None:
     r"""Label images with a trained segmenter.
 
     \b
@@ -172,11 +291,15 @@ def main(**options: Any) -> None:
             ARAS400k/synth/masks.labelled.csv, masks.run.json: from which images and weights, to go on from
             ARAS400k/synth/failures.csv when an image could not be read; the exit code is then 1
             with --output DIR: DIR/masks, DIR/{class_percentages,confidence,labelled,failures}.csv, DIR/run.json
+            with --raster: DIR/<name>_labels.tif or the .tif itself, a cloud-optimised GeoTIFF in the legend's colours,
+            255 where there is no data; its .aux.xml (class names) and .run.json; with --confidence-maps another
+            one, <name>_labels_confidence.tif; DIR/rasters.failures.csv when some of several could not be read
 
     \b
     Example  python segmentation_predict.py
              python segmentation_predict.py --images ARAS400k/test/images --output predicted
              python segmentation_predict.py --weights a/best.pt --weights b/best.pt --tta --confidence-maps
+             python segmentation_predict.py --raster N41E031_S2RGBNIR.tif --output N41E031_labels.tif
              torchrun --standalone --nproc-per-node 8 segmentation_predict.py
 
     confidence.csv has the mean probability of the class that each pixel was given, over all pixels and over those of
@@ -187,7 +310,12 @@ def main(**options: Any) -> None:
     To resume, run the same command again. It labels again what was drawn again under the same name, and deletes the
     masks and rows of images that are gone.
     """
-    label_folder(options)
+    check_raster_options(context, options)
+    check_there(options["weights"])
+    if options["raster"]:
+        label_rasters(options)
+    else:
+        label_folder(options)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,21 @@ def padded_to_stride(images: "torch.Tensor") -> "torch.Tensor":
     return pad(images.permute(0, 3, 1, 2).float(), padding, mode="replicate").permute(0, 2, 3, 1)
 
 
+def probabilities_of(
+    models: Sequence["torch.nn.Module"],
+    images: "torch.Tensor",
+    device: "torch.device",
+    symmetries: int = 1,
+) -> "torch.Tensor":
+    """Return the mean probabilities (B, 7, H, W) float32 of `images` (B, H, W, 3) uint8, on `device`.
+
+    Sides that are no multiple of the models' stride are continued by their edge, and cut off again.
+    """
+    height, width = images.shape[1:3]
+    logits = mean_logits(models, padded_to_stride(images), device, symmetries=symmetries)
+    return logits[:, :, :height, :width].softmax(dim=1)
+
+
 def labels_and_confidence(
     models: Sequence["torch.nn.Module"],
     images: "torch.Tensor",
@@ -126,14 +141,11 @@ def labels_and_confidence(
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Return labels (B, H, W) uint8 of `images` (B, H, W, 3) uint8, and their confidence (B, H, W) float32.
 
-    A pixel's confidence is the probability of the class it was given. Sides that are no multiple of the models' stride
-    are continued by their edge, and cut off again.
+    A pixel's confidence is the probability of the class it was given.
     """
     import torch
 
-    height, width = images.shape[1:3]
-    logits = mean_logits(models, padded_to_stride(images), device, symmetries=symmetries)
-    confidence, labels = logits[:, :, :height, :width].softmax(dim=1).max(dim=1)
+    confidence, labels = probabilities_of(models, images, device, symmetries).max(dim=1)
     return labels.to(torch.uint8), confidence
 
 

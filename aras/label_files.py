@@ -86,13 +86,16 @@ def check_not_foreign(outputs: Outputs) -> None:
             raise UserError(f"{path} was not written by this script: there is no {outputs.record}; use --output DIR")
 
 
-def check_same_weights(outputs: Outputs, weights: Iterable[Path], digests: str) -> None:
-    """Raise `UserError` when the masks were made by weights of other SHA-256 than `digests`."""
-    if read_json(outputs.record)["options"].get("weights_sha256") != digests:
+def check_same_weights(record: Path, weights: Iterable[Path], digests: str, made: tuple[Path, ...]) -> None:
+    """Raise `UserError` when the run.json `record` tells of weights of other SHA-256 than `digests`.
+
+    What `weights` have `made` is named as what to delete, the first of it as what was begun.
+    """
+    if read_json(record)["options"].get("weights_sha256") != digests:
         raise UserError(
-            f"the content of {' and '.join(map(str, weights))} is not what it was when {outputs.masks} was begun, as"
-            f" when a training goes on; name another --output, or delete {outputs.masks}, {outputs.percentages},"
-            f" {outputs.confidence} and {outputs.record} to label all again"
+            f"the content of {' and '.join(map(str, weights))} is not what it was when {made[0]} was begun, as when a"
+            f" training goes on; name another --output, or delete {', '.join(map(str, made[:-1]))} and {made[-1]} to"
+            " label all again"
         )
 
 

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from tiny_dataset import make_dataset
+from tiny_model import ENCODER
 
 from aras import ranks
 from aras.errors import UserError
@@ -93,7 +94,7 @@ def test_shares_put_together_are_what_one_process_writes(tmp_path, count):
     from aras.segmenter import build_model
 
     torch.manual_seed(3)
-    model = build_model("Unet", "tu-test_efficientnet", "none").eval()
+    model = build_model("Unet", ENCODER, "none").eval()
     labeller = Labeller([model], torch.device("cpu"), 1, maps=False)
     images = make_dataset(tmp_path / "data", test=10) / "test" / "images"
     (images / "N41E031_000_004.png").write_bytes(b"")

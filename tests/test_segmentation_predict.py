@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
+from tiny_model import ENCODER, save_tiny_model
 
 import segmentation_predict
 from aras import labelling
@@ -27,22 +28,12 @@ from segmentation_predict import main
 
 share_cores()
 ROOT = Path(__file__).resolve().parent.parent
-ENCODER = "tu-test_efficientnet"
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Weights of a model that was drawn, not trained, beside a run.json that tells what it is."""
-    import torch
-
-    from aras.checkpoints import save_tensors
-    from aras.segmenter import build_model
-
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(3)
-    save_tensors(folder / "best.pt", build_model("Unet", ENCODER, "none").state_dict())
-    (folder / "run.json").write_text(json.dumps({"options": {"arch": "Unet", "encoder": ENCODER}}))
-    return folder / "best.pt"
+    return save_tiny_model(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

@@ -1,0 +1,215 @@
+"""The rasters that are labelled, and the cloud-optimised GeoTIFFs that their labels become.
+
+Finished rows go to a tiled GeoTIFF in a folder of work beside the output, and the whole of it becomes the output at the
+end: a killed run leaves no half file, and begins again.
+"""
+
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from aras.errors import UserError
+from aras.files import read_json, whole_file, write_text
+from aras.legend import CLASS_NAMES, COLORS, NO_DATA
+from aras.rasters import GDAL_OPTIONS, one_line, stamp_of
+
+CACHE = {"GDAL_CACHEMAX": GDAL_OPTIONS["GDAL_CACHEMAX"]}
+
+TILE_SIDE = 512
+"""Of the blocks in which GeoTIFFs are stored."""
+
+NO_CONFIDENCE = 0
+"""In a map of confidence, pixels without data; the probability of the best of 7 classes is never as low."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What becomes of one raster."""
+
+    raster: Path
+    labels: Path
+
+    @property
+    def confidence(self) -> Path:
+        """The map of confidence, beside the labels."""
+        return self.labels.with_name(f"{self.labels.stem}_confidence{self.labels.suffix}")
+
+    @property
+    def names(self) -> Path:
+        """GDAL's file beside the labels, which tells the names of the classes, as QGIS shows them."""
+        return self.labels.with_name(self.labels.name + ".aux.xml")
+
+    @property
+    def record(self) -> Path:
+        """The run.json beside the labels."""
+        return self.labels.with_name(self.labels.name + ".run.json")
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is not finished."""
+        return self.labels.with_name(self.labels.name + ".work")
+
+    def is_finished(self, maps: bool) -> bool:
+        """Return whether the labels, and with `maps` the confidence, are those of the raster as it is now."""
+        written = [self.record, self.labels] + ([self.confidence] if maps else [])
+        if not all(path.exists() for path in (*written, self.raster)):
+            return False
+        return bool(read_json(self.record)["options"].get("raster_stamp") == stamp_of(str(self.raster)))
+
+    def forget_other_raster(self) -> None:
+        """Delete what was made of the raster when it was another than it is now."""
+        if self.record.exists() and read_json(self.record)["options"].get("raster_stamp") != stamp_of(str(self.raster)):
+            for path in (self.labels, self.confidence, self.names, self.record):  # the record last, so that a kill
+                path.unlink(missing_ok=True)  # leaves nothing that no run.json tells of
+
+
+def targets_of(rasters: tuple[Path, ...], output: Path) -> list[Target]:
+    """Return what becomes of `rasters`: the file `output` if its name ends on .tif, else files in the folder `output`.
+
+    Raises:
+        UserError: several rasters would become one file, a raster would be written over, or a folder is a file.
+    """
+    if output.suffix.lower() in (".tif", ".tiff"):
+        targets = [Target(raster, output) for raster in rasters]
+    else:
+        targets = [Target(raster, output / f"{raster.stem}_labels.tif") for raster in rasters]
+        if output.is_file():
+            raise UserError(f"--output {output} is a file that is no .tif; name a folder or a .tif")
+    for number, target in enumerate(targets):
+        others = [other.raster for other in targets[:number] if other.labels == target.labels]
+        if others:
+            raise UserError(f"{others[0]} and {target.raster} would both become {target.labels}; label them apart")
+        if target.labels.absolute() in {raster.absolute() for raster in rasters}:
+            raise UserError(f"{target.labels} is a raster to read; name another --output")
+    return targets
+
+
+def new_raster(path: Path, source: Any, is_labels: bool) -> Any:
+    """Return a tiled GeoTIFF, open for writing, with the size and place of the open raster `source`."""
+    import rasterio
+
+    out = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        dtype="uint8",
+        count=1,
+        width=source.width,
+        height=source.height,
+        crs=source.crs,
+        transform=source.transform,
+        nodata=NO_DATA if is_labels else NO_CONFIDENCE,
+        tiled=True,
+        blockxsize=TILE_SIDE,
+        blockysize=TILE_SIDE,
+        compress="deflate",
+        zlevel=1,
+        bigtiff="if_safer",
+    )
+    out.set_band_description(1, "land cover" if is_labels else "confidence, 255 is a probability of 1")
+    if is_labels:
+        colors = {label: (*map(int, color), 255) for label, color in enumerate(COLORS)}
+        out.write_colormap(1, colors | {NO_DATA: (0, 0, 0, 0)})
+        out.update_tags(1, **{f"class_{label}": name for label, name in enumerate(CLASS_NAMES)})
+    return out
+
+
+@contextmanager
+def failure_told(path: Path) -> Iterator[None]:
+    """Turn what GDAL raises while it writes `path` into a `UserError`; other than for a full disk it rarely does."""
+    import rasterio
+    from rasterio._err import CPLE_BaseError  # what comes through where rasterio has no exception of its own
+
+    try:
+        yield
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        raise UserError(f"{path} cannot be written ({one_line(error)}); free some disk space") from None
+
+
+class Unfinished:
+    """The GeoTIFF to which rows are written, until it becomes the cloud-optimised one at `path`."""
+
+    def __init__(self, path: Path, work: Path, source: Any, is_labels: bool):
+        self.path, self.raw, self.is_labels = path, work / f"{path.name}.raw.tif", is_labels
+        self.file = new_raster(self.raw, source, is_labels)
+        self.checksum = 0
+
+    def write(self, top: int, rows: np.ndarray) -> None:
+        """Write the next `rows` (H, W) uint8, which begin at row `top`."""
+        self.checksum = zlib.crc32(rows.tobytes(), self.checksum)
+        with failure_told(self.path):
+            self.file.write(rows, 1, window=((top, top + len(rows)), (0, rows.shape[1])))
+
+    def finish(self) -> None:
+        """Have `path` be what was written, tiled and with overviews.
+
+        GDAL does not say when a full disk cut a file short, so what it made is read again and compared.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        import rasterio.shutil
+
+        cog = self.raw.with_suffix(".cog.tif")
+        options = {"compress": "deflate", "blocksize": TILE_SIDE, "bigtiff": "if_safer", "num_threads": "all_cpus"}
+        with failure_told(self.path):
+            self.file.close()
+            resampling = "mode" if self.is_labels else "average"
+            rasterio.shutil.copy(self.raw, cog, driver="COG", overview_resampling=resampling, **options)
+            found = checksum_of(cog)
+        if found != self.checksum:
+            raise UserError(f"{self.path} was not written whole; free some disk space, then run the same command again")
+        with whole_file(self.path) as part:
+            cog.replace(part)
+
+
+def checksum_of(path: Path) -> int:
+    """Return the CRC-32 of all values of the raster at `path`, row after row."""
+    import rasterio
+
+    checksum = 0
+    with rasterio.open(path) as file:
+        for top in range(0, file.height, TILE_SIDE):
+            window = ((top, min(top + TILE_SIDE, file.height)), (0, file.width))
+            checksum = zlib.crc32(file.read(1, window=window).tobytes(), checksum)
+    return checksum
+
+
+@contextmanager
+def unfinished_files(target: Target, source: Any, maps: bool) -> Iterator[list[Unfinished]]:
+    """Yield the files to write rows to, labels first, and have them become the outputs when the body ends well."""
+    import rasterio
+
+    shutil.rmtree(target.work, ignore_errors=True)
+    target.work.mkdir(parents=True)
+    paths = [target.labels, target.confidence] if maps else [target.labels]
+    with rasterio.Env(**CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        files = [Unfinished(path, target.work, source, path == target.labels) for path in paths]
+        try:
+            yield files
+            write_text(target.names, text_of_names())
+            for file in reversed(files):  # the labels last, which tell that all is done
+                file.finish()
+        finally:
+            for file in files:
+                with failure_told(file.path):
+                    file.file.close()
+            shutil.rmtree(target.work, ignore_errors=True)
+
+
+def text_of_names() -> str:
+    """Return the names of the classes as GDAL's PAM format tells them; a GeoTIFF itself has no place for them."""
+    names = "".join(f"      <Category>{escape(name)}</Category>\n" for name in CLASS_NAMES)
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{names}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )
