@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -79,9 +80,9 @@ class BatchServer:
 
     Attributes:
         paid: how often each custom_id was run.
-        names: how often each custom_id was asked for in a batch that was created.
         queue_limit: input tokens that may wait; None for any number.
         lag: how many lists do not show a new batch yet.
+        hook: called before and after each request is handled, before it is answered.
     """
 
     def __init__(self) -> None:
@@ -93,8 +94,10 @@ class BatchServer:
         self.fate_of: dict[str, Fate] = {}
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)  # by "POST /batches"
         self.asked: list[tuple[str, str, str | None]] = []  # method, path, Authorization
+        self.times: list[float] = []  # of those, monotonic
         self.queue_limit: int | None = None
         self.lag = 0
+        self.hook: Callable[[], object] = lambda: None
         self.listed: Counter[str] = Counter()
         self.page = 2
         self.lock = threading.RLock()
@@ -292,8 +295,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
         path = url.path.removeprefix("/v1")
+        site.hook()
         with site.lock:
             site.asked.append((self.command, path, self.headers.get("Authorization")))
+            site.times.append(time.monotonic())
             kind = re.sub(r"/(file-|batch_)\d+", "/*", path)
             queue = site.faults[f"{self.command} {kind}"]
             fault = queue.popleft() if queue else Fault()
@@ -304,6 +309,7 @@ class Handler(BaseHTTPRequestHandler):
                 status, answer = 401, json.dumps(told).encode()
             else:
                 status, answer = self.answer(site, path, parse_qs(url.query), body)
+        site.hook()
         if fault.text is not None:
             answer = fault.text.encode()
         if fault.lose:
