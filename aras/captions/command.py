@@ -16,7 +16,7 @@ import click
 from aras.captions.loop import Generate, beside, caption_all, join_shards, names_done, settle
 from aras.captions.prompts import PROMPTS, SYSTEM, Prompts, check_prompt
 from aras.captions.work import CAPTIONED_SPLITS, Work, own_work, parse_shard, shards_of, split_work, splits_present
-from aras.command import Decorator, data_option, limit_option
+from aras.command import Decorator, data_option, device_option, limit_option, seed_option
 from aras.errors import UserError
 from aras.files import sole_writer
 from aras.runs import begin_run, check_same_options
@@ -56,7 +56,7 @@ class Description:
 
 def captioner_options(kind: Kind) -> Decorator:
     """Return the options that every captioner of this `kind` has."""
-    options = [
+    options: list[Decorator] = [
         data_option,
         click.option(
             "--split",
@@ -90,6 +90,59 @@ def captioner_options(kind: Kind) -> Decorator:
         limit_option,
         click.option("--shard", metavar="I/N", help="Do one of N parts, into a CSV of its own; for job arrays."),
     ]
+    return decorated_by(options)
+
+
+def model_options(model: str, batch_size: int, temperature: float, top_p: float) -> Decorator:
+    """Return the options of the captioners that run a model themselves or ask a server; the arguments are defaults."""
+    options: list[Decorator] = [
+        click.option(
+            "--model", default=model, show_default=True, help="A hub id, a folder, a .gguf file (text), or template."
+        ),
+        click.option("--revision", metavar="NAME", help="Branch, tag or commit of the hub's model."),
+        click.option(
+            "--batch-size", type=BatchSizeType(), default=str(batch_size), show_default=True, help="A number, or auto."
+        ),
+        device_option,
+        click.option("--max-new-tokens", type=click.IntRange(1), default=100, show_default=True),
+        click.option(
+            "--temperature", type=click.FloatRange(0), default=temperature, show_default=True, help="0 is greedy."
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=top_p,
+            show_default=True,
+            help="Draw from the most probable tokens that have this share together.",
+        ),
+        seed_option,
+        click.option("--endpoint", metavar="URL", help="Ask this OpenAI-compatible server, http://localhost:8000/v1."),
+        click.option(
+            "--concurrency", type=click.IntRange(1), default=32, show_default=True, help="Requests to it at once."
+        ),
+        click.option(
+            "--timeout", type=click.FloatRange(0, min_open=True), default=120, show_default=True, help="Its seconds."
+        ),
+    ]
+    return decorated_by(options)
+
+
+class BatchSizeType(click.ParamType):
+    """A number from 1 on, or `auto`, which becomes None."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, or None for `auto`."""
+        if value == "auto" or value is None:
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor auto", param, ctx)
+        return int(value)
+
+
+def decorated_by(options: list[Decorator]) -> Decorator:
+    """Return one decorator for `options`, which the help lists in this order."""
 
     def decorate(main: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):

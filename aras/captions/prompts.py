@@ -17,18 +17,18 @@ from aras.legend import CLASS_NAMES, read_mask
 PERCENTAGES = "{percentages}"
 LAYOUT = "{layout}"
 
-SYSTEM = (
-    "You write captions for satellite images of land cover. A caption is one or two plain English sentences about what"
-    " covers the ground. Answer with the caption alone."
+SYSTEM = "You describe the land cover in satellite images. Answer with the description alone, in plain English."
+VISION = (
+    "Write one or two sentences that describe the land cover in this satellite image: which kinds there are, how much"
+    " of each, and where."
 )
-VISION = "Describe the land cover in this satellite image: which kinds there are, how much of each, and where."
 VISION_LANGUAGE = (
-    "This satellite image has the land cover {percentages}. Describe the image in accordance with these shares: what"
-    " dominates, what is minor, and how it is arranged."
+    "This satellite image has the following land cover: {percentages}. Write one or two sentences that describe the"
+    " image in accordance with it: what covers most of it, what else there is, and where."
 )
 TEXT = (
-    "A satellite image has the land cover {percentages}. Write its caption: what dominates and what is minor. Add"
-    " nothing that does not follow from these shares."
+    "Write one or two sentences that describe a satellite image with this land cover: {percentages}. Name no other land"
+    " cover."
 )
 WITH_LAYOUT = " These facts about the layout are certain: {layout}"
 WITHOUT_NUMBERS = " Write no digits and no percentages; say how much in words such as mostly, some or a little."

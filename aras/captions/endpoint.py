@@ -1,0 +1,199 @@
+"""Language models by a server that speaks OpenAI's chat protocol: vLLM, SGLang, llama.cpp, TGI and others.
+
+Many requests are under way at once; the answers are handed on in the order of the work. A request is repeated a bounded
+number of times, after growing pauses or those that the server asks for. A key is taken from OPENAI_API_KEY if it is
+set; it is not sent on to another host.
+"""
+
+import base64
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aras.captions.batching import cleaned
+from aras.captions.loop import Answers, CaptionError, Generate
+from aras.captions.models import Decoding, in_short
+from aras.captions.prompts import Prompts
+from aras.captions.sampling import seed_of
+from aras.captions.work import Item
+from aras.errors import UserError
+from aras.pairs import read_image
+
+RETRIES = 6
+"""Of one request, after pauses of 0.5, 1, 2, 4, 8 and 8 seconds; up to 2 minutes when the server asks for it."""
+
+AHEAD = 4
+"""Requests made ready or waiting to be handed on, for each one that is under way."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server.
+
+    Attributes:
+        url: its base, with `/v1` where the server has it there.
+        model: the name by which it knows the model.
+        eyes: whether images are sent.
+        decoding: how it is to choose tokens.
+        concurrency: requests under way at once.
+        timeout: seconds for one request.
+    """
+
+    url: str
+    model: str
+    eyes: bool
+    decoding: Decoding
+    concurrency: int
+    timeout: float
+
+    def client(self) -> Any:
+        """Return a client of the server.
+
+        Raises:
+            UserError: the URL is none.
+        """
+        import openai
+
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"--endpoint {self.url} is no URL such as http://localhost:8000/v1")
+        return openai.OpenAI(
+            base_url=self.url,
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",
+            timeout=self.timeout,
+            max_retries=RETRIES,
+        )
+
+
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Raise `UserError` when the server does not answer, refuses the key, or lists other models than the one wanted."""
+    import openai
+
+    client = endpoint.client().with_options(max_retries=1, timeout=min(endpoint.timeout, 30))
+    try:
+        listed = [model.id for model in client.models.list().data]
+    except openai.APIConnectionError as error:
+        raise UserError(unreachable(endpoint, error)) from None
+    except openai.APIStatusError as error:
+        if error.status_code in (401, 403):
+            raise UserError(refused(endpoint, error)) from None
+        return  # a server that does not list its models
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"--endpoint {endpoint.url} is no OpenAI-compatible server ({in_short(error)})") from None
+    if listed and endpoint.model not in listed:
+        raise UserError(
+            f"--endpoint {endpoint.url} has no model {endpoint.model}; it has {', '.join(listed[:5])}: use --model"
+        )
+
+
+def unreachable(endpoint: Endpoint, error: Exception) -> str:
+    """Return one line for a server that does not answer."""
+    told = in_short(error.__cause__ or error)
+    return f"--endpoint {endpoint.url} does not answer ({told}); start the server, then run the same command again"
+
+
+def refused(endpoint: Endpoint, error: Any) -> str:
+    """Return one line for a server that refuses every request."""
+    hint = "set OPENAI_API_KEY" if error.status_code in (401, 403) else "check --endpoint and --model"
+    return f"--endpoint {endpoint.url} refuses with HTTP {error.status_code} ({in_short(error)}); {hint}"
+
+
+def load_endpoint(endpoint: Endpoint) -> Generate:
+    """Return a captioner that asks the server."""
+    client = endpoint.client()
+
+    def generate(items: Iterable[Item], prompts: Prompts) -> Iterator[Answers]:
+        return answers_in_order(items, prompts, endpoint, client)
+
+    return generate
+
+
+def answers_in_order(items: Iterable[Item], prompts: Prompts, endpoint: Endpoint, client: Any) -> Iterator[Answers]:
+    """Yield answers in the order of `items`, as many as are there at a time.
+
+    Raises:
+        UserError: the server is gone, or refuses whatever it is asked.
+    """
+    waiting: deque[tuple[str, Future[str | CaptionError]]] = deque()
+    items = iter(items)
+    pool = ThreadPoolExecutor(endpoint.concurrency)
+    try:
+        while True:
+            while len(waiting) < AHEAD * endpoint.concurrency and (item := next(items, None)):
+                waiting.append((item.name, pool.submit(ask, item, prompts, endpoint, client)))
+            if not waiting:
+                return
+            answers: Answers = {}
+            while waiting and (not answers or is_answered(waiting[0][1])):
+                name, future = waiting.popleft()
+                answers[name] = future.result()
+            yield answers
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def is_answered(future: "Future[Any]") -> bool:
+    """Return whether `future` is done and holds an answer, not an error that ends the run."""
+    return future.done() and future.exception() is None
+
+
+def ask(item: Item, prompts: Prompts, endpoint: Endpoint, client: Any) -> "str | CaptionError":
+    """Return the server's caption of `item`, or why there is none.
+
+    Raises:
+        UserError: no item would fare better.
+    """
+    import openai
+
+    try:
+        body = body_of(item, prompts, endpoint)
+        choice = client.chat.completions.create(**body).choices[0]
+        return cleaned(choice.message.content or "")
+    except UserError as error:  # of the item's files
+        return CaptionError(str(error))
+    except openai.APITimeoutError:
+        return CaptionError(f"no answer within {endpoint.timeout:g} s, {RETRIES + 1} times")
+    except openai.APIConnectionError as error:
+        raise UserError(unreachable(endpoint, error)) from None
+    except openai.APIStatusError as error:
+        if error.status_code in (401, 403, 404):
+            raise UserError(refused(endpoint, error)) from None
+        return CaptionError(f"HTTP {error.status_code}: {in_short(error)}")
+    except (openai.OpenAIError, ValueError, TypeError, IndexError, AttributeError) as error:
+        return CaptionError(f"the answer is not as the protocol has it ({in_short(error)})")
+
+
+def body_of(item: Item, prompts: Prompts, endpoint: Endpoint) -> dict[str, Any]:
+    """Return the request for one caption.
+
+    Raises:
+        UserError: the image or the mask cannot be read.
+    """
+    prompt = prompts.of(item)
+    content: Any = prompt.user
+    if endpoint.eyes and item.image:
+        content = [
+            {"type": "image_url", "image_url": {"url": data_url(item.image)}},
+            {"type": "text", "text": prompt.user},
+        ]
+    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    decoding = endpoint.decoding
+    return {
+        "model": endpoint.model,
+        "messages": [*messages, {"role": "user", "content": content}],
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": seed_of(decoding.seed, item.name) % (1 << 31),
+    }
+
+
+def data_url(path: Path) -> str:
+    """Return the image file `path` as a data URL, once it is known to be an image."""
+    read_image(path)
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
