@@ -130,7 +130,7 @@ def run(streams: dict[str, list[Source]], truth: Truth, options: dict[str, Any],
     )
     for line in lines:
         click.echo(line)
-    write_worst(output / "worst_captions.csv", worst, options["present"])
+    write_worst(output / "worst_captions.csv", worst, truth, options["present"])
     draw_worst(output / "worst_captions.png", worst, truth, options["present"])
     results = {"streams": summaries, "all": together, "notes": lines}
     write_json(output / RESULTS, results | told_run(streams, options))

@@ -211,7 +211,7 @@ def position_claims(marks: list[Mark], without: set[int]) -> Iterator[tuple[int,
     placed: list[int] = []
     previous = -1
     for place, mark in enumerate(marks):
-        if "position" not in mark.kinds or mark.value is None:
+        if "position" not in mark.kinds or mark.value is None or is_course(marks, place):
             continue
         between = marks[previous + 1 : place]
         if not (previous >= 0 and placed and all(m.among(links) for m in between)):  # "north and south"
@@ -219,6 +219,13 @@ def position_claims(marks: list[Mark], without: set[int]) -> Iterator[tuple[int,
         previous = place
         for i in placed:
             yield int(marks[i].value), int(mark.value)
+
+
+def is_course(marks: list[Mark], place: int) -> bool:
+    """Return whether the position at `place` is an end of a course, as in "runs from the north to the south"."""
+    after = [mark for mark in marks[place + 1 : place + 4] if mark.words != ("the",)]
+    before = [mark for mark in reversed(marks[max(place - 3, 0) : place]) if mark.words != ("the",)]
+    return any(len(near) > 1 and near[0].words == ("to",) and "position" in near[1].kinds for near in (after, before))
 
 
 def classes_placed(marks: list[Mark], place: int) -> list[int]:

@@ -21,6 +21,7 @@ SINGLE = (
     "false_denials",  # of a class that is present
     "dominant_claims",
     "dominant_right",
+    "stating",  # captions with a percentage of a class
     "percentages",
     "percentage_error",  # sum, in percentage points
     "percentages_close",  # within one point
@@ -66,6 +67,7 @@ def counts_of(claims: Claims, shares: np.ndarray, places: Places | None, present
         put("dominant_claims", 1)
         put("dominant_right", shares[claims.dominant] == shares.max())
     errors = np.array([abs(value - shares[label]) for label, value in claims.percentages])
+    put("stating", len(errors) > 0)
     put("percentages", len(errors))
     put("percentage_error", errors.sum())
     put("percentages_close", (errors <= CLOSE).sum())
@@ -118,6 +120,7 @@ def ratios(sums: np.ndarray) -> dict[str, np.ndarray]:
         "false_denial": share(of("false_denials"), of("denials")),
         "dominant_claimed": share(of("dominant_claims"), of("captions")),
         "dominant_accuracy": share(of("dominant_right"), of("dominant_claims")),
+        "percentages_stated": share(of("stating"), of("captions")),
         "percentage_error": share(of("percentage_error"), of("percentages")),
         "percentages_close": share(of("percentages_close"), of("percentages")),
         "position_accuracy": share(of("positions_right"), of("positions")),

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from aras.caption_metrics.claims import claims_of
-from aras.caption_metrics.measuring import Sampled
+from aras.caption_metrics.grounding import CLOSE
+from aras.caption_metrics.measuring import Sampled, found_places
+from aras.caption_metrics.reading import POSITIONS
 from aras.caption_metrics.truth import Truth
 from aras.errors import UserError
 from aras.figures import save_figure
@@ -37,6 +39,8 @@ WORST_COLUMNS = (
     "denied",
     "dominant",
     "missed",
+    "misstated",
+    "misplaced",
     "composition",
     "caption",
 )
@@ -102,8 +106,7 @@ def rows(present: float) -> list[tuple[str, Callable[[str, Summary], str]]]:
         ("distinct-1", text("distinct_1", ".4f")),
         ("distinct-2", text("distinct_2", ".4f")),
         ("distinct-2 of a sample alike in size", lambda _, summary: told(summary["sample"]["distinct_2"], ".4f")),
-        (f"classes (present from {present:g} %):", lambda _, summary: ""),
-        ("  precision %", truth("precision")),
+        (f"classes of {present:g} % or more, precision %", truth("precision")),
         ("  recall %", truth("recall")),
         ("  F1 %", truth("f1")),
         ("  F1, mean of classes %", truth("f1_macro")),
@@ -112,13 +115,15 @@ def rows(present: float) -> list[tuple[str, Callable[[str, Summary], str]]]:
         ("denials of a class that is there %", truth("false_denial")),
         ("captions that name a dominant class %", truth("dominant_claimed")),
         ("  rightly %", truth("dominant_accuracy")),
-        ("stated percentages, error in points", truth("percentage_error", ".2f")),
+        ("captions that state percentages %", truth("percentages_stated")),
+        ("  error in points", truth("percentage_error", ".2f")),
         ("  within one point %", truth("percentages_close")),
         ("stated positions right %", truth("position_accuracy")),
         ("  by chance %", truth("position_chance")),
         ("composition from words, R2", leak("r2", ".3f")),
         ("  error in points", leak("error", ".2f")),
-        ("  R2 without numbers", leak("r2_without_numbers", ".3f")),
+        ("  and from stated percentages, R2", leak("r2_with_numbers", ".3f")),
+        ("  error in points", leak("error_with_numbers", ".2f")),
         ("  error of guessing the mean", leak("error_of_mean", ".2f")),
         ("CLIPScore", lambda _, summary: with_margin(summary["clip"] or {"value": None}, ".2f")),
         ("  the paper's", paper("clip")),
@@ -144,18 +149,23 @@ def with_margin(score: dict[str, Any], form: str) -> str:
 # The worst captions
 
 
-def mistakes(kept: Sampled, present: float) -> dict[str, str]:
+def mistakes(kept: Sampled, truth: Truth, present: float) -> dict[str, str]:
     """Return what is wrong with a caption, in words, by the columns of worst_captions.csv."""
     claims, shares = claims_of(kept.row.caption), kept.shares
     there = shares >= present
     dominant = claims.dominant
     is_wrong = dominant is not None and shares[dominant] < shares.max()
     order = np.argsort(-shares, kind="stable")
+    off = [(c, value) for c, value in claims.percentages if abs(value - shares[c]) > CLOSE]
+    places = found_places(truth, kept.row, known=True)[0] if claims.positions else None
+    astray = [(c, position) for c, position in claims.positions if places and not places.denser[c, position]]
     return {
         "invented": names(c for c in sorted(claims.asserted) if shares[c] == 0),
         "denied": names(c for c in sorted(claims.denied) if there[c]),
         "dominant": CLASS_NAMES[dominant] if dominant is not None and is_wrong else "",
         "missed": names(c for c in order if there[c] and c not in claims.asserted),
+        "misstated": ", ".join(f"{CLASS_NAMES[c]} {value:g} for {shares[c]:g}" for c, value in off),
+        "misplaced": ", ".join(f"{CLASS_NAMES[c]} {POSITIONS[position]}" for c, position in astray),
         "composition": ", ".join(f"{CLASS_NAMES[c]} {shares[c]:g}" for c in order if shares[c] > 0),
     }
 
@@ -165,7 +175,7 @@ def names(classes: Any) -> str:
     return ", ".join(CLASS_NAMES[c] for c in classes)
 
 
-def write_worst(path: Path, worst: dict[str, list[Sampled]], present: float) -> None:
+def write_worst(path: Path, worst: dict[str, list[Sampled]], truth: Truth, present: float) -> None:
     """Write the worst captions of each stream, with what is wrong with them, to the CSV `path`."""
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, WORST_COLUMNS, lineterminator="\n")
@@ -178,7 +188,7 @@ def write_worst(path: Path, worst: dict[str, list[Sampled]], present: float) -> 
                     "filename": kept.row.name,
                     "caption": kept.row.caption,
                 }
-                writer.writerow(row | {"points": f"{kept.points:.3f}"} | mistakes(kept, present))
+                writer.writerow(row | {"points": f"{kept.points:.3f}"} | mistakes(kept, truth, present))
 
 
 def draw_worst(path: Path, worst: dict[str, list[Sampled]], truth: Truth, present: float) -> None:
@@ -201,16 +211,19 @@ def draw_worst(path: Path, worst: dict[str, list[Sampled]], truth: Truth, presen
             axes.set_xticks([])
             axes.set_yticks([])
         right.axis("off")
-        right.text(0, 1, told_caption(stream, kept, present), va="top", fontsize=8, parse_math=False)
+        right.text(
+            0, 1, told_caption(stream, mistakes(kept, truth, present), kept), va="top", fontsize=8, parse_math=False
+        )
     save_figure(path, figure, dpi=120)
 
 
-def told_caption(stream: str, kept: Sampled, present: float) -> str:
-    """Return a caption and what is wrong with it, in lines for the figure."""
-    wrong = mistakes(kept, present)
+def told_caption(stream: str, wrong: dict[str, str], kept: Sampled) -> str:
+    """Return a caption and what is `wrong` with it, in lines for the figure."""
     lines = [f"{stream}  {kept.row.split} {kept.row.name}", *textwrap.wrap(kept.row.caption, 90)[:7], ""]
-    lines += [f"{what}: {wrong[what]}" for what in ("invented", "denied", "dominant", "missed") if wrong[what]]
-    return "\n".join([*lines, f"in the mask: {wrong['composition']}"])
+    for what, told_wrong in wrong.items():
+        if told_wrong:
+            lines += textwrap.wrap(f"{what}: {told_wrong}", 90)
+    return "\n".join(lines)
 
 
 def image_or_none(kept: Sampled, truth: Truth) -> np.ndarray | None:
