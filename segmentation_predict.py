@@ -9,7 +9,6 @@ With --raster it labels a whole georeferenced tile instead: windows that overlap
 probabilities are blended so that no seam is left, and the classes become a cloud-optimised GeoTIFF for a GIS.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from aras.label_files import (
     begin_folder,
     check_not_foreign,
     check_same_weights,
+    digests_of,
     end_folder,
     names_done,
     outputs_of,
@@ -36,9 +36,9 @@ from aras.loading import LOADER_WORKERS
 from aras.pairs import SUFFIX, stems
 from aras.patches import REFLECTANCE_MAX
 from aras.ranks import Rank, device_of, rank_of_process, start_others, tell_end, wait_for_others, wait_for_start
-from aras.raster_files import Target, targets_of
-from aras.raster_labels import Windows, has_reflectance, label_raster, open_raster, reflectance_max_of
-from aras.rasters import stamp_of
+from aras.raster_files import has_reflectance, open_raster
+from aras.raster_labels import Windows, label_raster
+from aras.raster_targets import Target, begin_target, check_target, reflectance_max_of, targets_of
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
 from aras.segmenter import ARCHITECTURES, STRIDE, load_segmenter
@@ -47,25 +47,8 @@ from aras.training import choose_device, memory_told, share_cores, told_device
 ONLY_RASTER = {"raster", "window", "overlap", "reflectance_max"}
 FREE_OPTIONS = FREE | {"limit", "confidence_maps", "weights", "weights_sha256"}
 """The content of the weights counts, not their name; it has a check of its own."""
-FREE_RASTER_OPTIONS = frozenset({"weights", "weights_sha256", "raster", "raster_stamp"})
 RASTER_OPTIONS = ("weights", "weights_sha256", "arch", "encoder", "tta", "window", "overlap")
-PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "rasterio")
-
-
-def check_there(weights: tuple[Path, ...]) -> None:
-    """Raise `UserError` when a file of `weights` is missing."""
-    for path in weights:
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run segmentation_train.py first, or name the file by --weights")
-
-
-def told_digests(paths: tuple[Path, ...]) -> str:
-    """Return the SHA-256 of each of `paths`, parted by spaces."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return " ".join(digests)
+PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 
 
 def load_labeller(options: dict[str, Any], rank: Rank) -> Labeller:
@@ -130,7 +113,6 @@ def label_folder(options: dict[str, Any]) -> None:
     if not rank.leads:
         follow(options, outputs, rank)
         return
-    options["weights_sha256"] = told_digests(options["weights"])
     stems(options["images"])  # before a folder is made for the output
     check_not_foreign(outputs)
     with sole_writer(options["output"] or outputs.masks):
@@ -146,15 +128,15 @@ def label_rasters(options: dict[str, Any]) -> None:
     targets = targets_of(options["raster"][: options["limit"]], options["output"])
     todo = [target for target in targets if not target.is_finished(options["confidence_maps"])]
     click.echo(f"Reads {len(targets)} rasters, {len(todo)} to label")
-    options["weights_sha256"] = told_digests(options["weights"])
     labeller = load_labeller(options, Rank()) if todo else None
     reasons = {}
-    for target in targets:
-        try:
-            with sole_writer(target.labels, is_file=True), memory_told("lower --batch-size or --window"):
-                label_one(target, options, labeller)
-        except UserError as error:
-            reasons[str(target.raster)] = str(error)
+    with memory_told("lower --batch-size or --window"):
+        for target in targets:
+            try:
+                with sole_writer(target.labels, is_file=True):
+                    label_one(target, options, labeller)
+            except UserError as error:
+                reasons[str(target.raster)] = str(error)
     failures = options["output"] / "rasters.failures.csv"
     if len(targets) > 1:
         failures.unlink(missing_ok=True)
@@ -167,31 +149,23 @@ def label_rasters(options: dict[str, Any]) -> None:
 
 
 def label_one(target: Target, options: dict[str, Any], labeller: Labeller | None) -> None:
-    """Label one raster, unless its labels are there and of the same options.
+    """Label one raster, unless its labels are there already.
 
     Raises:
         UserError: it cannot be read, or labels are there that this script did not write, or wrote with other options.
     """
-    told = {name: options[name] for name in RASTER_OPTIONS} | {"raster": target.raster, "reflectance_max": None}
     with open_raster(target.raster) as file:
+        has_crs, scale = file.crs is not None, None
         if has_reflectance(file):
-            told["reflectance_max"] = options["reflectance_max"] or reflectance_max_of(options["weights"])
-        placed = file.crs is not None
-    if target.record.exists():
-        check_same_options(target.record, told, FREE_RASTER_OPTIONS)
-        check_same_weights(target.record, options["weights"], options["weights_sha256"], (target.labels, target.record))
-    elif target.labels.exists():
-        raise UserError(f"{target.labels} was not written by this script: there is no {target.record}; move it away")
+            scale = options["reflectance_max"] or reflectance_max_of(options["weights"])
+    told = {name: options[name] for name in RASTER_OPTIONS} | {"raster": target.raster, "reflectance_max": scale}
+    check_target(target, told, options["weights"])
     if labeller is None or target.is_finished(labeller.maps):
         return
-    if not placed:
+    if not has_crs:
         click.echo(f"WARNING: {target.raster} has no coordinate system (CRS), so its labels will have none")
-    target.forget_other_raster()
-    told["raster_stamp"] = stamp_of(str(target.raster))
-    begin_run(target.record, told, PACKAGES, told_device(labeller.device), FREE_RASTER_OPTIONS)
-    label_raster(
-        target, labeller, Windows(options["window"], options["overlap"], options["batch_size"]), told["reflectance_max"]
-    )
+    begin_target(target, told, told_device(labeller.device))
+    label_raster(target, labeller, Windows(options["window"], options["overlap"], options["batch_size"]), scale)
     click.echo(f"Wrote {target.labels}" + (f", {target.confidence}" if labeller.maps else ""))
 
 
@@ -311,7 +285,7 @@ def main(context: click.Context, **options: Any) -> None:
     masks and rows of images that are gone.
     """
     check_raster_options(context, options)
-    check_there(options["weights"])
+    options["weights_sha256"] = digests_of(options["weights"])
     if options["raster"]:
         label_rasters(options)
     else:

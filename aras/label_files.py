@@ -5,6 +5,7 @@ not, and the mask of one that is gone goes too. Each process of a job appends to
 which the first one merges at the end, or the next job after a kill.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -84,6 +85,21 @@ def check_not_foreign(outputs: Outputs) -> None:
     for path in (masks, maps, outputs.percentages, outputs.confidence):
         if path and path.exists():
             raise UserError(f"{path} was not written by this script: there is no {outputs.record}; use --output DIR")
+
+
+def digests_of(weights: Iterable[Path]) -> str:
+    """Return the SHA-256 of each of `weights`, parted by spaces.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    digests = []
+    for path in weights:
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run segmentation_train.py first, or name the file by --weights")
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests)
 
 
 def check_same_weights(record: Path, weights: Iterable[Path], digests: str, made: tuple[Path, ...]) -> None:

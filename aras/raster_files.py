@@ -1,4 +1,4 @@
-"""The rasters that are labelled, and the cloud-optimised GeoTIFFs that their labels become.
+"""The rasters that are read, and the cloud-optimised GeoTIFFs that their labels become.
 
 Finished rows go to a tiled GeoTIFF in a folder of work beside the output, and the whole of it becomes the output at the
 end: a killed run leaves no half file, and begins again.
@@ -9,7 +9,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -17,11 +16,15 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from aras.errors import UserError
-from aras.files import read_json, whole_file, write_text
+from aras.files import whole_file, write_text
 from aras.legend import CLASS_NAMES, COLORS, NO_DATA
-from aras.rasters import GDAL_OPTIONS, one_line, stamp_of
+from aras.raster_targets import Target
+from aras.rasters import GDAL_OPTIONS, one_line
 
 CACHE = {"GDAL_CACHEMAX": GDAL_OPTIONS["GDAL_CACHEMAX"]}
+
+RGB = [1, 2, 3]
+"""The bands that are read: red, green, blue, in Sentinel-2 composites as in images; near infrared is the fourth."""
 
 TILE_SIDE = 512
 """Of the blocks in which GeoTIFFs are stored."""
@@ -30,66 +33,36 @@ NO_CONFIDENCE = 0
 """In a map of confidence, pixels without data; the probability of the best of 7 classes is never as low."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What becomes of one raster."""
-
-    raster: Path
-    labels: Path
-
-    @property
-    def confidence(self) -> Path:
-        """The map of confidence, beside the labels."""
-        return self.labels.with_name(f"{self.labels.stem}_confidence{self.labels.suffix}")
-
-    @property
-    def names(self) -> Path:
-        """GDAL's file beside the labels, which tells the names of the classes, as QGIS shows them."""
-        return self.labels.with_name(self.labels.name + ".aux.xml")
-
-    @property
-    def record(self) -> Path:
-        """The run.json beside the labels."""
-        return self.labels.with_name(self.labels.name + ".run.json")
-
-    @property
-    def work(self) -> Path:
-        """Folder of what is not finished."""
-        return self.labels.with_name(self.labels.name + ".work")
-
-    def is_finished(self, maps: bool) -> bool:
-        """Return whether the labels, and with `maps` the confidence, are those of the raster as it is now."""
-        written = [self.record, self.labels] + ([self.confidence] if maps else [])
-        if not all(path.exists() for path in (*written, self.raster)):
-            return False
-        return bool(read_json(self.record)["options"].get("raster_stamp") == stamp_of(str(self.raster)))
-
-    def forget_other_raster(self) -> None:
-        """Delete what was made of the raster when it was another than it is now."""
-        if self.record.exists() and read_json(self.record)["options"].get("raster_stamp") != stamp_of(str(self.raster)):
-            for path in (self.labels, self.confidence, self.names, self.record):  # the record last, so that a kill
-                path.unlink(missing_ok=True)  # leaves nothing that no run.json tells of
-
-
-def targets_of(rasters: tuple[Path, ...], output: Path) -> list[Target]:
-    """Return what becomes of `rasters`: the file `output` if its name ends on .tif, else files in the folder `output`.
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Yield the raster at `path`, open, after a look at what it holds.
 
     Raises:
-        UserError: several rasters would become one file, a raster would be written over, or a folder is a file.
+        UserError: it is missing, cannot be opened, or is neither 8-bit RGB nor a composite of 16-bit reflectance.
     """
-    if output.suffix.lower() in (".tif", ".tiff"):
-        targets = [Target(raster, output) for raster in rasters]
-    else:
-        targets = [Target(raster, output / f"{raster.stem}_labels.tif") for raster in rasters]
-        if output.is_file():
-            raise UserError(f"--output {output} is a file that is no .tif; name a folder or a .tif")
-    for number, target in enumerate(targets):
-        others = [other.raster for other in targets[:number] if other.labels == target.labels]
-        if others:
-            raise UserError(f"{others[0]} and {target.raster} would both become {target.labels}; label them apart")
-        if target.labels.absolute() in {raster.absolute() for raster in rasters}:
-            raise UserError(f"{target.labels} is a raster to read; name another --output")
-    return targets
+    import rasterio
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing; check the path")
+    with rasterio.Env(**CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            file = rasterio.open(path)
+        except rasterio.errors.RasterioIOError as error:
+            raise UserError(f"{path} cannot be opened ({one_line(error)}); fetch or make it again") from None
+    with rasterio.Env(**CACHE), file:
+        kinds = set(file.dtypes[:3])
+        if file.count < len(RGB) or kinds not in ({"uint8"}, {"uint16"}):
+            raise UserError(
+                f"{path} has {file.count} bands of {' and '.join(sorted(kinds))}; give red, green and blue of 8 bits,"
+                " or of reflectance x 10000 in 16 bits (uint16)"
+            )
+        yield file
+
+
+def has_reflectance(file: Any) -> bool:
+    """Return whether an open raster holds reflectance rather than 8-bit colours."""
+    return bool(file.dtypes[0] == "uint16")
 
 
 def new_raster(path: Path, source: Any, is_labels: bool) -> Any:

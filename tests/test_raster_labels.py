@@ -260,6 +260,17 @@ def test_other_weights_are_refused(tmp_path, predict, run):
     assert f"the content of {other} is not what it was when {tmp_path / 'out.tif'} was begun" in line
 
 
+def test_labels_of_another_raster_are_not_written_over(tmp_path, predict):
+    first, second = (write_raster(tmp_path / f"{n}.tif", colors_of(tmp_path, 40, 70, n)) for n in (1, 2))
+    assert predict("--raster", first, "--output", tmp_path / "out.tif").exit_code == 0
+    before = (tmp_path / "out.tif").read_bytes()
+    line = failure(predict("--raster", second, "--output", tmp_path / "out.tif"))
+    assert f"--raster was {first}, now {second}" in line
+    (tmp_path / "out.tif.run.json").write_text("{}")
+    assert "does not tell of a run" in failure(predict("--raster", first, "--output", tmp_path / "out.tif"))
+    assert (tmp_path / "out.tif").read_bytes() == before
+
+
 def bad_rasters(tmp_path):
     """Return rasters that cannot be labelled, and what is said of each."""
     pixels = colors_of(tmp_path, 300, 200)
@@ -282,7 +293,6 @@ def test_rasters_that_cannot_be_labelled_are_named_and_the_others_go_on(tmp_path
         assert told in failure(predict("--raster", raster, "--output", tmp_path / "out.tif"))
         assert not (tmp_path / "out.tif").exists()
         assert not (tmp_path / "out.tif.work").exists()
-        (tmp_path / "out.tif.run.json").unlink(missing_ok=True)
     words = [word for raster in (*bad, good) for word in ("--raster", raster)]
     line = failure(predict(*words, "--output", tmp_path / "out"))
     assert f"5 rasters could not be labelled, see {tmp_path / 'out' / 'rasters.failures.csv'}; the first: " in line
