@@ -8,6 +8,7 @@ import asyncio
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ PASSING = {408, 429}
 
 REFUSED = {401, 403, 404}
 """Statuses that every request would get: no access, or no such model."""
+
+STRANGE = (ValueError, TypeError, AttributeError)
+"""What the ollama package raises when an answer is not of the protocol: no JSON, no object, a value missing."""
 
 Outcome = str | CaptionError | UserError
 """A caption, why this item has none, or why no item will have one."""
@@ -72,6 +76,24 @@ def seed_of(seed: int, name: str) -> int:
 def address() -> str:
     """Return where the server is, as the ollama package takes it."""
     return os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
+
+
+@contextmanager
+def server_told() -> Iterator[None]:
+    """Raise `UserError` when the server does not answer in the body, or is no Ollama server."""
+    import httpx
+    from ollama import ResponseError
+
+    try:
+        yield
+    except ConnectionError:
+        raise UserError(f"no Ollama server at {address()}; start it by `ollama serve`, or set OLLAMA_HOST") from None
+    except httpx.HTTPError as error:
+        told = f"{type(error).__name__} {error}".strip()
+        raise UserError(f"the Ollama server at {address()} does not answer ({told}); restart it") from None
+    except (ResponseError, httpx.InvalidURL, *STRANGE) as error:
+        told = " ".join(str(error).split())[:100]
+        raise UserError(f"what answers at {address()} is no Ollama server ({told}); check OLLAMA_HOST") from None
 
 
 def captions_of(items: Iterable[Item], prompts: Prompts, asking: Asking) -> Iterator[Answers]:
@@ -141,7 +163,7 @@ async def asked_once(
         if error.status_code in REFUSED:
             return UserError(f"the Ollama server at {address()} refuses --model {asking.model}: {error}"), False
         return CaptionError(f"the server says: {error}"), error.status_code >= 500 or error.status_code in PASSING
-    except ValueError as error:
+    except STRANGE as error:
         return CaptionError(f"an answer that is none of Ollama's: {error}"), True
     return answer.message.content or "", False
 
