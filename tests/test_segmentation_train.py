@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
+from tiny_training import ENCODER, NAME, assert_same_run, command, cut_at, failure, same, tensors_of, train
 
 import aras.run_folder
 import aras.testing
@@ -27,11 +28,6 @@ from aras.training import share_cores
 from segmentation_train import main
 
 share_cores()
-ROOT = Path(__file__).resolve().parent.parent
-ENCODER = "tu-test_efficientnet"
-NAME = f"ARAS400k_FPN_{ENCODER}"
-FPN_HAS_DROPOUT = ("--arch", "fpn")
-TINY = (*FPN_HAS_DROPOUT, "--encoder", ENCODER, "--encoder-weights", "none", "--batch-size", 4, "--workers", 0)
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +35,11 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("tiny") / "ARAS400k", train=9, val=3, test=5, synth=4)
 
 
-@pytest.fixture
-def train(run):
-    """Run the trainer with tiny options; return click's result."""
-
-    def invoke(data, outdir, *more):
-        return run(main, "--data", data, "--outdir", outdir, "--device", "cpu", *TINY, *more)
-
-    return invoke
-
-
 @pytest.fixture(scope="module")
 def unbroken(data, tmp_path_factory):
     """The run folder of two epochs without an interruption."""
-    from click.testing import CliRunner
-
     outdir = tmp_path_factory.mktemp("unbroken") / "segmentation"
-    arguments = ("--data", data, "--outdir", outdir, "--device", "cpu", *TINY, "--epochs", 2)
-    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert train(data, outdir, "--epochs", 2).exit_code == 0
     return outdir
 
 
@@ -68,44 +50,6 @@ def copied(unbroken, tmp_path):
     shutil.copytree(unbroken, outdir)
     (outdir / "test_metrics.json").unlink()
     return outdir
-
-
-def failure(result):
-    """Return the one line with which a run failed."""
-    assert result.exit_code != 0
-    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
-    assert len(lines) == 1
-    assert result.output.splitlines()[-1] == lines[0]
-    return lines[0]
-
-
-def tensors_of(path):
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def same(one, other):
-    """Return whether two nested states are equal to the bit."""
-    import torch
-
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-
-
-def assert_same_run(one, other):
-    for name in ("test_metrics.json", f"{NAME}.zip"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    for name in ("last.pt", "best.pt"):
-        assert same(tensors_of(one / name), tensors_of(other / name)), name
-    timeless = [
-        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")} for line in lines]
-        for lines in ((folder / "metrics.jsonl").read_text().splitlines() for folder in (one, other))
-    ]
-    assert timeless[0] == timeless[1]
 
 
 # ---------------------------------------------------------------------------------------------- what a run leaves
@@ -161,7 +105,7 @@ def test_test_scores_are_those_of_the_zipped_predictions(unbroken, data):
     assert found | json.loads(json.dumps(scores(matrix))) == found
 
 
-def test_a_finished_run_is_not_touched(unbroken, data, train):
+def test_a_finished_run_is_not_touched(unbroken, data):
     before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir() if path.name != ".lock"}
     result = train(data, unbroken, "--epochs", 2)
     assert result.exit_code == 0
@@ -169,7 +113,7 @@ def test_a_finished_run_is_not_touched(unbroken, data, train):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_metrics_say_which_classes_the_split_lacks(tmp_path, train):
+def test_metrics_say_which_classes_the_split_lacks(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", classes=3, train=4, val=2, test=2)
     result = train(data, tmp_path / "run", "--epochs", 1)
     assert result.exit_code == 0
@@ -180,7 +124,7 @@ def test_metrics_say_which_classes_the_split_lacks(tmp_path, train):
 # --------------------------------------------------------------------------------------------------------- resume
 
 
-def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(unbroken, data, tmp_path, train):
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(unbroken, data, tmp_path):
     """Also with other workers, and through --epochs raised on a finished run."""
     outdir = tmp_path / "segmentation"
     assert train(data, outdir, "--epochs", 1).exit_code == 0
@@ -193,7 +137,7 @@ def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(unbroken, data, tmp_pat
     assert not list(outdir.glob("*.part"))
 
 
-def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data, train):
+def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data):
     saved = tensors_of(copied / "last.pt")
     assert saved["numbers"]["best_epoch"] == saved["numbers"]["epoch"] == 2
     (copied / "best.pt").write_bytes(b"of the epoch before")
@@ -214,7 +158,7 @@ AT_TEST = [
 @pytest.mark.parametrize("owner, name", [*BEFORE_TEST, *AT_TEST])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
-    unbroken, data, tmp_path, train, monkeypatch, owner, name, when
+    unbroken, data, tmp_path, monkeypatch, owner, name, when
 ):
     cut_at(monkeypatch, owner, name, 1 if (owner, name) in AT_TEST else 2, when)
     outdir = tmp_path / "segmentation"
@@ -224,30 +168,14 @@ def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
     assert_same_run(outdir, unbroken)
 
 
-def cut_at(monkeypatch, owner, name, call, when):
-    """Have the run end before or after the `call`-th call of a function, as a kill there would."""
-    function, calls = getattr(owner, name), []
-
-    def cut(*arguments):
-        calls.append(name)
-        if len(calls) == call and when == "before":
-            raise KeyboardInterrupt
-        result = function(*arguments)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return result
-
-    monkeypatch.setattr(owner, name, cut)
-
-
-def test_other_options_are_named(copied, data, train):
+def test_other_options_are_named(copied, data):
     line = failure(train(data, copied, "--epochs", 2, "--lr", 0.01, "--seed", 1))
     assert "--lr was 0.001, now 0.01" in line
     assert "--seed was 0, now 1" in line
 
 
 @pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "text"])
-def test_a_damaged_checkpoint_is_named(copied, data, train, damage):
+def test_a_damaged_checkpoint_is_named(copied, data, damage):
     last = copied / "last.pt"
     content = bytearray(last.read_bytes())
     if damage == "flipped":
@@ -259,7 +187,7 @@ def test_a_damaged_checkpoint_is_named(copied, data, train, damage):
     assert line.endswith("delete it, and the same command trains from the first epoch")
 
 
-def test_a_torn_checkpoint_deleted_as_told_trains_from_the_first_epoch(unbroken, copied, data, train):
+def test_a_torn_checkpoint_deleted_as_told_trains_from_the_first_epoch(unbroken, copied, data):
     (copied / "last.pt").unlink()
     assert train(data, copied, "--epochs", 2).exit_code == 0
     assert_same_run(copied, unbroken)
@@ -269,7 +197,7 @@ FINISHED = ("best.pt", f"best_{NAME}.pth", f"{NAME}.zip", "curves.png", "confusi
 
 
 @pytest.mark.parametrize("gone", [*((name,) for name in FINISHED), FINISHED])
-def test_what_a_finished_run_lost_is_made_again(unbroken, data, tmp_path, train, gone):
+def test_what_a_finished_run_lost_is_made_again(unbroken, data, tmp_path, gone):
     outdir = tmp_path / "segmentation"
     shutil.copytree(unbroken, outdir)
     for name in gone:
@@ -284,7 +212,7 @@ def test_what_a_finished_run_lost_is_made_again(unbroken, data, tmp_path, train,
     assert f"{outdir / gone[0]} is missing, and without last.pt it cannot be made again; delete {outdir}" in line
 
 
-def test_a_best_epoch_that_is_not_the_last_comes_back_from_its_other_name_or_not_at_all(copied, data, train):
+def test_a_best_epoch_that_is_not_the_last_comes_back_from_its_other_name_or_not_at_all(copied, data):
     import torch
 
     saved = tensors_of(copied / "last.pt")
@@ -303,7 +231,7 @@ def test_a_best_epoch_that_is_not_the_last_comes_back_from_its_other_name_or_not
     assert f"{best} is missing, and last.pt has the weights of epoch 2, not of the best, 1; put it back" in line
 
 
-def test_another_dataset_is_not_trained_on(copied, tmp_path, train, data):
+def test_another_dataset_is_not_trained_on(copied, tmp_path, data):
     """The folder keeps its name: what changes is how many pairs there are, or what they are called."""
     here = Path(json.loads((copied / "run.json").read_text())["options"]["data"])
     assert here == data
@@ -319,17 +247,17 @@ def test_another_dataset_is_not_trained_on(copied, tmp_path, train, data):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"epochs": 2}'])
-def test_test_scores_that_are_none_are_one_line(copied, data, train, content):
+def test_test_scores_that_are_none_are_one_line(copied, data, content):
     (copied / "test_metrics.json").write_text(content)
     assert "test_metrics.json does not tell of a test; delete it" in failure(train(data, copied, "--epochs", 2))
 
 
-def test_a_record_that_is_none_is_one_line(copied, data, train):
+def test_a_record_that_is_none_is_one_line(copied, data):
     (copied / "run.json").write_text("[]")
     assert "run.json does not tell of a run" in failure(train(data, copied, "--epochs", 2))
 
 
-def test_a_foreign_checkpoint_is_named_and_not_half_loaded(copied, data, train):
+def test_a_foreign_checkpoint_is_named_and_not_half_loaded(copied, data):
     import torch
 
     last = copied / "last.pt"
@@ -349,18 +277,18 @@ def test_a_foreign_checkpoint_is_named_and_not_half_loaded(copied, data, train):
         assert len((copied / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_checkpoint_without_its_record_is_not_trusted(copied, data, train):
+def test_a_checkpoint_without_its_record_is_not_trusted(copied, data):
     (copied / "run.json").unlink()
     assert "last.pt lacks the run.json" in failure(train(data, copied, "--epochs", 2))
 
 
-def test_a_second_process_stops_with_one_line(data, tmp_path, train):
+def test_a_second_process_stops_with_one_line(data, tmp_path):
     outdir = tmp_path / "segmentation"
     with sole_writer(outdir):
         assert "another process is writing to" in failure(train(data, outdir))
 
 
-def test_it_stops_early_and_says_so(data, tmp_path, train, monkeypatch):
+def test_it_stops_early_and_says_so(data, tmp_path, monkeypatch):
     monkeypatch.setattr(segmentation_train, "scores", lambda matrix: original(matrix) | {"f1": 0.25})
     from aras.confusion import scores as original
 
@@ -375,7 +303,7 @@ def test_it_stops_early_and_says_so(data, tmp_path, train, monkeypatch):
 # ------------------------------------------------------------------------------------------------------ bad inputs
 
 
-def test_a_run_that_diverges_keeps_nothing_of_that_epoch(tmp_path, train):
+def test_a_run_that_diverges_keeps_nothing_of_that_epoch(tmp_path):
     """One step, whose loss is a number: the weights after it are what shows."""
     data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
     outdir = tmp_path / "run"
@@ -385,7 +313,7 @@ def test_a_run_that_diverges_keeps_nothing_of_that_epoch(tmp_path, train):
     assert {path.name for path in outdir.iterdir()} == {".lock", "run.json"}
 
 
-def test_a_run_that_diverges_later_says_what_is_kept(copied, data, train):
+def test_a_run_that_diverges_later_says_what_is_kept(copied, data):
     import torch
 
     saved = tensors_of(copied / "last.pt")
@@ -399,14 +327,13 @@ def test_a_run_that_diverges_later_says_what_is_kept(copied, data, train):
     assert tensors_of(copied / "last.pt")["numbers"]["epoch"] == 2
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_rerun_completes(data, unbroken, tmp_path, train):
+def test_a_disk_that_is_full_is_one_line_and_the_rerun_completes(data, unbroken, tmp_path):
     """A limit on the size of files stands in for a full disk: the write fails in the same place."""
     outdir = tmp_path / "run"
-    command = [sys.executable, ROOT / "segmentation_train.py", "--data", data, "--outdir", outdir, "--device", "cpu"]
-    command = [str(word) for word in (*command, *TINY, "--epochs", 2)]
     limit = "import os, sys; from resource import *; setrlimit(RLIMIT_FSIZE, (400_000, 400_000)); "
     limit += "os.execv(sys.argv[1], sys.argv[1:])"
-    result = subprocess.run([sys.executable, "-c", limit, *command], capture_output=True, text=True, check=False)
+    limited = [sys.executable, "-c", limit, *command(data, outdir, "--epochs", 2)]
+    result = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1] == f"Error: {outdir / 'last.pt'}: File too large"
@@ -416,7 +343,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_rerun_completes(data, unbroken,
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unknown_colour_in_a_mask_is_one_line_from_any_process(tmp_path, train, workers):
+def test_an_unknown_colour_in_a_mask_is_one_line_from_any_process(tmp_path, workers):
     data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
     bad = data / "train" / "masks" / "N41E031_000_002.png"
     Image.new("RGB", (32, 32), (1, 2, 3)).save(bad)
@@ -424,7 +351,7 @@ def test_an_unknown_colour_in_a_mask_is_one_line_from_any_process(tmp_path, trai
     assert f"{bad} has the colour (1, 2, 3)" in line
 
 
-def test_a_missing_mask_stops_before_training(tmp_path, train):
+def test_a_missing_mask_stops_before_training(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
     bad = data / "test" / "masks" / "N41E031_000_001.png"
     bad.unlink()
@@ -432,26 +359,26 @@ def test_a_missing_mask_stops_before_training(tmp_path, train):
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_sides_that_are_no_multiple_of_32_are_named(tmp_path, train):
+def test_sides_that_are_no_multiple_of_32_are_named(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", size=(48, 64), train=4, val=2, test=2)
     line = failure(train(data, tmp_path / "run"))
     assert "images/N41E031_000_000.png is 64x48 pixels; both sides must be multiples of 32" in line
 
 
-def test_oblong_images_train(tmp_path, train):
+def test_oblong_images_train(tmp_path):
     """They are not turned: a quarter turn would leave two shapes in a batch."""
     data = make_dataset(tmp_path / "ARAS400k", size=(32, 64), train=8, val=2, test=2)
     assert train(data, tmp_path / "run", "--epochs", 1).exit_code == 0
 
 
-def test_images_of_two_sizes_are_named(tmp_path, train):
+def test_images_of_two_sizes_are_named(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
     make_dataset(data, size=(64, 64), val=1)
     line = failure(train(data, tmp_path / "run", "--epochs", 1))
     assert "val/images/N41E031_000_000.png is 64x64 pixels where the others are 32x32" in line
 
 
-def test_a_missing_dataset_is_named(tmp_path, train):
+def test_a_missing_dataset_is_named(tmp_path):
     line = failure(train(tmp_path / "nowhere", tmp_path / "run"))
     assert "nowhere is not a folder; make the dataset first (dataset_creator.py), or name --data" in line
     assert not (tmp_path / "run").exists()
@@ -475,7 +402,7 @@ def test_without_the_hub_the_error_names_both_ways_out_before_any_data_is_read(t
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_encoder_weights_from_a_file(data, tmp_path, train):
+def test_encoder_weights_from_a_file(data, tmp_path):
     from safetensors.torch import save_file
 
     from aras.segmenter import build_model
@@ -502,7 +429,7 @@ def test_an_encoder_that_does_not_exist_or_suit_is_one_line(data, tmp_path, run,
     assert f"--arch {arch} cannot be built with --encoder {encoder}" in line
 
 
-def test_a_model_that_needs_larger_patches_is_one_line(data, tmp_path, train):
+def test_a_model_that_needs_larger_patches_is_one_line(data, tmp_path):
     line = failure(train(data, tmp_path / "run", "--arch", "PAN"))
     assert "--arch PAN does not take images of 32x32 pixels" in line
     assert not (tmp_path / "run" / "run.json").exists()
@@ -527,7 +454,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_one_line(data, tmp_path, run, mon
 # -------------------------------------------------------------------------------------------------- sets, W&B, speed
 
 
-def test_synthetic_and_generated_images_join_the_real_ones(tmp_path, train):
+def test_synthetic_and_generated_images_join_the_real_ones(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", rgb=True, train=4, val=2, test=2, synth=3)
     shutil.copytree(data / "train" / "images", data / "train" / "generated")
     (data / "train" / "generated" / "N41E031_000_003.png").unlink()
@@ -539,13 +466,13 @@ def test_synthetic_and_generated_images_join_the_real_ones(tmp_path, train):
     assert "2 train + 2 synth + 2 generated to train on, 2 val, 2 test" in result.output
 
 
-def test_a_set_named_twice_is_a_usage_error(data, tmp_path, train):
+def test_a_set_named_twice_is_a_usage_error(data, tmp_path):
     result = train(data, tmp_path / "run", "--train", "train", "--train", "train")
     assert result.exit_code == 2
     assert "'--train': each set once, not train, train" in result.output
 
 
-def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, train, monkeypatch):
+def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
@@ -562,29 +489,44 @@ def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(data, tmp_path):
-    def command(outdir):
-        options = ("--data", data, "--outdir", outdir, "--device", "cpu", *TINY, "--epochs", 6)
-        return [sys.executable, str(ROOT / "segmentation_train.py"), *map(str, options)]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(data, tmp_path, processes):
+    """Each is killed when it has written so many checkpoints, at each step and epoch one, or a moment later."""
+
+    def run_of(outdir):
+        return command(data, outdir, "--epochs", 3, "--batch-size", 3, "--checkpoint-minutes", 0, processes=processes)
+
+    def state_of(last):
+        return last.stat().st_ino if last.exists() else 0
 
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    subprocess.run(command(unbroken), check=True, capture_output=True)
-    metrics, kills = broken / "metrics.jsonl", 0
-    for wait in (0.0, 0.15, 0.3, 60):
-        size = metrics.stat().st_size if metrics.exists() else 0
-        process = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while process.poll() is None and (metrics.stat().st_size if metrics.exists() else 0) == size:
-            time.sleep(0.005)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+    subprocess.run(run_of(unbroken), check=True, capture_output=True)
+    last, kills = broken / "last.pt", 0
+    for checkpoints, wait in ((1, 0.0), (2, 0.05), (3, 0.0), (3, 0.15), (99, 0)):
+        process = subprocess.Popen(
+            run_of(broken), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        before = state_of(last)
+        while process.poll() is None and checkpoints:
+            time.sleep(0.002)
+            if state_of(last) != before:
+                before, checkpoints = state_of(last), checkpoints - 1
+        time.sleep(wait)
+        if process.poll() is None:
+            kill_all_of(process)
             kills += 1
         _, errors = process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in errors
-    assert kills
+    assert kills >= 3
     assert_same_run(broken, unbroken)
+
+
+def kill_all_of(process):
+    """Kill a process and those that it started, wherever they stand."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
