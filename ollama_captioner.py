@@ -34,7 +34,7 @@ KINDS = {
 MODELS = {"images": "moondream", "percentages": "gemma3:4b-it-qat"}
 PROMPTS = {"images": VISION, "percentages": TEXT}
 
-MAX_TOKENS = 100
+MAX_NEW_TOKENS = 100
 """Of a caption, as in the paper's other streams."""
 
 ANSWERS_WITHIN = 20.0
@@ -108,7 +108,7 @@ def describe(options: dict[str, Any]) -> Description:
             raise UserError(f"{model} is not on the server at {address()}; add --pull, or run `ollama pull {model}`")
         if source == "images" and not sees_images(model, client):
             raise UserError(f"--model {model} cannot see images; name one that can, such as {MODELS['images']}")
-    decoding = {name: options[name] for name in ("temperature", "seed", "max_tokens")}
+    decoding = {name: options[name] for name in ("temperature", "seed", "max_new_tokens")}
     told = {"model": model, "revision": digest, "from": source, **decoding}
     return Description(told, ("ollama",), device="server", image=source == "images")
 
@@ -175,7 +175,9 @@ def settle_source(path: Path | None, source: str | None, options: dict[str, Any]
     "--temperature", type=click.FloatRange(0), help="0 takes the likeliest word each time.  [default: the model's own]"
 )
 @seed_option
-@click.option("--max-tokens", type=click.IntRange(1), default=MAX_TOKENS, show_default=True, help="Longest caption.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=MAX_NEW_TOKENS, show_default=True, help="Longest caption."
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1),

@@ -73,7 +73,7 @@ def test_bare_it_captions_the_images_of_every_split(caption, server, data, tmp_p
     assert len({chat["options"]["seed"] for chat in server.chats}) == 6  # a seed a name, in both splits
 
     record = json.loads((tmp_path / "captions" / "test_ollama.csv.run.json").read_text())
-    told = {"model": "moondream", "revision": "a" * 64, "from": "images", "seed": 0, "max_tokens": 100}
+    told = {"model": "moondream", "revision": "a" * 64, "from": "images", "seed": 0, "max_new_tokens": 100}
     assert told.items() <= record["options"].items()
     assert record["options"]["temperature"] is None
     assert record["versions"]["ollama"] == "0.6.3"
@@ -85,7 +85,9 @@ def test_bare_it_captions_the_images_of_every_split(caption, server, data, tmp_p
 
 
 def test_percentages_of_the_splits(caption, server, tmp_path):
-    result = caption("--from", "percentages", "--temperature", 0, "--max-tokens", 40, "--keep-alive", -1, "--seed", 5)
+    result = caption(
+        "--from", "percentages", "--temperature", 0, "--max-new-tokens", 40, "--keep-alive", -1, "--seed", 5
+    )
     assert result.exit_code == 0, result.output
     assert [row[0] for row in rows(tmp_path / "captions" / "val_ollama.csv")[1:]] == [
         "N41E031_000_000.png",
@@ -259,7 +261,7 @@ def test_an_answer_that_takes_too_long(caption, server, tmp_path):
     server.delay = 0.5
     result = caption("--split", "val", "--timeout", 0.1, "--retries", 0)
     assert "2 items have no caption" in one_line(result)
-    assert rows(tmp_path / "captions" / "val_ollama.csv.failures.csv")[1][1] == "ReadTimeout"
+    assert rows(tmp_path / "captions" / "val_ollama.csv.failures.csv")[1][1] == "no answer within 0.1 s"
 
 
 def test_a_broken_image_is_no_ones_request(run, server, data, tmp_path):

@@ -6,15 +6,17 @@ Protocol: https://github.com/ollama/ollama/blob/main/docs/api.md
 
 import asyncio
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from aras.captions.batching import cleaned
 from aras.captions.loop import Answers, CaptionError
+from aras.captions.models import in_short
 from aras.captions.prompts import Prompts
+from aras.captions.sampling import seed_of
 from aras.captions.work import Item
 from aras.errors import UserError
 from aras.pairs import read_image
@@ -46,7 +48,7 @@ class Asking:
         model: the model's name on the server.
         temperature: of sampling; None leaves it to the model.
         seed: from which each caption's own is drawn.
-        max_tokens: longest caption.
+        max_new_tokens: longest caption.
         keep_alive: how long the model stays loaded after a request: seconds, or text such as 10m.
         concurrency: requests in flight.
         timeout: seconds that a request may take.
@@ -56,7 +58,7 @@ class Asking:
     model: str
     temperature: float | None
     seed: int
-    max_tokens: int
+    max_new_tokens: int
     keep_alive: float | str
     concurrency: int
     timeout: float
@@ -64,13 +66,8 @@ class Asking:
 
     def options_of(self, name: str) -> dict[str, Any]:
         """Return Ollama's options for the caption of the image `name`."""
-        options: dict[str, Any] = {"num_predict": self.max_tokens, "seed": seed_of(self.seed, name)}
+        options: dict[str, Any] = {"num_predict": self.max_new_tokens, "seed": seed_of(self.seed, name) % (1 << 31)}
         return options if self.temperature is None else {**options, "temperature": self.temperature}
-
-
-def seed_of(seed: int, name: str) -> int:
-    """Return the seed of the image `name`, in [0, 2**31): images that are asked the same need not answer the same."""
-    return zlib.crc32(f"{seed} {name}".encode()) & 0x7FFFFFFF
 
 
 def address() -> str:
@@ -92,7 +89,7 @@ def server_told() -> Iterator[None]:
         told = f"{type(error).__name__} {error}".strip()
         raise UserError(f"the Ollama server at {address()} does not answer ({told}); restart it") from None
     except (ResponseError, httpx.InvalidURL, *STRANGE) as error:
-        told = " ".join(str(error).split())[:100]
+        told = in_short(error)
         raise UserError(f"what answers at {address()} is no Ollama server ({told}); check OLLAMA_HOST") from None
 
 
@@ -157,6 +154,8 @@ async def asked_once(
     except ConnectionError:
         told = f"the Ollama server at {address()} has gone away; start it again, then run the same command again"
         return UserError(told), True
+    except httpx.TimeoutException:
+        return CaptionError(f"no answer within {asking.timeout:g} s"), True
     except httpx.HTTPError as error:
         return CaptionError(f"{type(error).__name__} {error}".strip()), True
     except ResponseError as error:
@@ -164,8 +163,8 @@ async def asked_once(
             return UserError(f"the Ollama server at {address()} refuses --model {asking.model}: {error}"), False
         return CaptionError(f"the server says: {error}"), error.status_code >= 500 or error.status_code in PASSING
     except STRANGE as error:
-        return CaptionError(f"an answer that is none of Ollama's: {error}"), True
-    return answer.message.content or "", False
+        return CaptionError(f"the answer is not as the protocol has it ({in_short(error)})"), True
+    return cleaned(answer.message.content or ""), False
 
 
 def messages_of(item: Item, prompts: Prompts) -> list[dict[str, Any]]:
