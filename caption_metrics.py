@@ -77,10 +77,10 @@ def add_clip(
 ) -> str:
     """Add CLIPScore to `summaries`, the same images for every stream; return why there is none, else nothing."""
     from aras.caption_metrics.clip import clip_scores, find_clip
-    from aras.training import choose_device, share_cores
+    from aras.training import share_cores
 
     share_cores()
-    clip, reason = find_clip(options["clip"], choose_device(options["device"]))
+    clip, reason = find_clip(options["clip"], options["device"])
     if clip is None:
         return reason
     for stream, sample in samples.items():
@@ -113,7 +113,7 @@ def run(streams: dict[str, list[Source]], truth: Truth, options: dict[str, Any],
     for stream, sources in streams.items():
         tally = read_stream(stream, sources, truth, blocks, options, notes)
         if not tally.texts.exact:
-            notes.add(stream, "captions: the stream is left out", "", 0)
+            notes.add(sources[0].path, f"captions of the stream {stream} to measure", count=0)
             continue
         summaries[stream] = summary_of(tally, options)
         samples[stream], worst[stream] = tally.sample[:CLIP_SAMPLE], tally.worst

@@ -4,7 +4,6 @@ Hessel et al. 2021, "CLIPScore: A Reference-free Evaluation Metric for Image Cap
 times the cosine of the two embeddings, not below 0, as the paper of the dataset gives it.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,23 @@ from aras.caption_metrics.truth import Truth
 from aras.errors import UserError
 from aras.pairs import read_image
 from aras.scoring import REPEATS, ends
-from aras.training import reachable
+from aras.training import choose_device, reachable
 
 if TYPE_CHECKING:
     import torch
 
 BATCH = 32
-HUB = "https://huggingface.co"
 
 
 class Clip:
     """A CLIP model with its processor."""
 
     def __init__(self, source: str, device: "torch.device", local: bool) -> None:
-        from transformers import AutoProcessor, CLIPModel
+        from transformers import AutoConfig, AutoProcessor, CLIPModel
 
+        kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
+        if kind != "clip":
+            raise ValueError(f"it is a model of type {kind}, not clip")
         self.device = device
         model: Any = CLIPModel.from_pretrained(source, local_files_only=local)
         self.model = model.to(device).eval()
@@ -54,16 +55,30 @@ class Clip:
         return int(self.model.config.text_config.max_position_embeddings)
 
 
-def find_clip(source: str, device: "torch.device") -> tuple[Clip | None, str]:
-    """Return the CLIP model `source`, a folder or a hub's name, or None and why there is none."""
-    is_folder = Path(source).is_dir()
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    for local in (True,) if is_folder or offline or not reachable(HUB) else (True, False):
+def find_clip(source: str, device_name: str) -> tuple[Clip | None, str]:
+    """Return the CLIP model `source`, a folder or a hub's name, or None and why there is none.
+
+    Nothing slow is imported before the model is known to be at hand.
+    """
+    reason, local = "", True
+    if Path(source).is_dir():
+        reason = "" if (Path(source) / "config.json").is_file() else "the folder has no config.json"
+    else:
+        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
         try:
-            return Clip(source, device, local), ""
-        except (OSError, ValueError) as error:
+            local = isinstance(try_to_load_from_cache(source, "config.json"), str)
+        except HFValidationError:
+            reason = "it is neither a folder nor a hub's name"
+        if not (reason or local) and (constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)):
+            reason = "it is not on disk, and the model hub cannot be reached"
+    if not reason:
+        try:
+            return Clip(source, choose_device(device_name), local), ""
+        except (OSError, ValueError, KeyError) as error:  # what transformers raises for files that are no such model
             reason = " ".join(str(error).split())[:120]
-    return None, f"no CLIPScore: {source} cannot be loaded ({reason}); name a folder that holds a CLIP model by --clip"
+    return None, f"no CLIPScore: {source}: {reason}; name a folder that holds a CLIP model by --clip"
 
 
 def clip_scores(clip: Clip, sample: list[Sampled], truth: Truth, seed: int, notes: Notes) -> dict[str, Any] | None:
@@ -78,7 +93,7 @@ def clip_scores(clip: Clip, sample: list[Sampled], truth: Truth, seed: int, note
         for kept in sample[start : start + BATCH]:
             path = truth.image_of(kept.row.split, kept.row.name)
             try:
-                images.append(read_image(path) if path else None)
+                images.append(read_image(path).copy() if path else None)  # writable, as PyTorch wants it
             except UserError as error:
                 notes.add("CLIPScore", "images cannot be used", str(error))
                 continue

@@ -14,7 +14,7 @@ LEXICON = Path(__file__).with_name("lexicon.toml")
 POSITIONS = tuple(REGIONS)
 NUMBER = r"\d+(?:\.\d+)?"
 TOKEN = re.compile(
-    rf"(?P<low>{NUMBER})(?:\s*(?:-|to|and)\s*(?P<high>{NUMBER}))?\s*(?:%|percent\b|per\s+cent\b)"
+    rf"(?P<low>{NUMBER})(?:\s*(?:[-–]|to|and)\s*(?P<high>{NUMBER}))?\s*(?:%|percent\b|per\s+cent\b)"
     rf"|(?P<word>[a-z]+(?:'[a-z]+)?|{NUMBER})|(?P<point>[.;:!?,()])"
 )
 DASHES = re.compile(r"\s[-–—]+\s|—")  # between words; they part clauses

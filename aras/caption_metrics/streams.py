@@ -185,7 +185,7 @@ def row_of(cells: list[str], source: Source, number: int) -> tuple[Row | None, s
     """Return a row of `source`, or None and what is wrong with it."""
     columns = source.columns
     if not cells:
-        return None, "row that is torn or empty is left out"
+        return None, "rows that are torn or blank are left out"
     if len(cells) != len(columns):
         return None, "rows of another number of columns are left out"
     name, caption = cells[columns["filename"]], cells[source.column]
