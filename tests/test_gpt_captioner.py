@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from aras.errors import UserError
 from aras.legend import CLASS_NAMES
 from aras.openai_batch.requests import Decoding, FileLimits, Question, names_in, write_requests
 
+LONG = ("--system", "", "--prompt", "{percentages}" + "." * 300)  # about 80 tokens to the server, 95 to us
 NAMES = [f"N41E031_000_{i:03d}.png" for i in range(12)]
 
 
@@ -347,8 +350,8 @@ def test_a_batch_that_fails_validation_is_told_and_sent_anew_by_the_next_run(ser
 
 
 def test_a_full_queue_seen_on_retrieve_is_waited_for_with_smaller_batches(server, caption, tmp_path):
-    server.queue_limit = 220  # a request has about 90 tokens to the server
-    result = caption()
+    server.queue_limit = 220
+    result = caption(*LONG)
     assert result.exit_code == 0, result.output
     assert "the server is busy (Enqueued token limit reached" in result.output
     check_whole(tmp_path, server)
@@ -364,14 +367,14 @@ def refused(server: BatchServer) -> set[str]:
 def test_a_full_queue_told_on_create_is_waited_for(server, caption, tmp_path):
     message = "Enqueued token limit reached. Limit: 300 enqueued tokens."
     server.faults["POST /batches"].append(Fault(429, "token_limit_exceeded", message))
-    assert caption().exit_code == 0
+    assert caption(*LONG).exit_code == 0
     check_whole(tmp_path, server)
     assert len(server.requests["batch_1"]) == 2
 
 
 def test_no_more_is_on_its_way_than_allowed(server, caption, tmp_path):
     server.queue_limit = 500
-    assert caption("--max-enqueued-tokens", 400).exit_code == 0
+    assert caption(*LONG, "--max-enqueued-tokens", 400).exit_code == 0
     check_whole(tmp_path, server)
     assert refused(server) == set()
     assert "--max-enqueued-tokens" in one_line(caption("--max-enqueued-tokens", 3, "--outdir", tmp_path / "other"))
@@ -485,6 +488,15 @@ def test_another_server_is_refused_while_batches_are_on_their_way(server, captio
         assert other.asked == []
 
 
+def test_what_was_not_sent_yet_may_go_to_another_server(server, caption, tmp_path, monkeypatch):
+    server.faults["POST /batches"].append(Fault(404))
+    one_line(caption())
+    with BatchServer() as other:
+        monkeypatch.setenv("OPENAI_BASE_URL", other.url)
+        assert caption().exit_code == 0
+        check_whole(tmp_path, other)
+
+
 def test_a_damaged_ledger_is_not_ignored(server, caption, tmp_path):
     caption("--no-wait")
     asked = len(server.asked)
@@ -547,6 +559,42 @@ def test_layout_facts_come_from_the_masks(server, run, tmp_path):
     assert run(gpt_captioner.main, "--layout", *quick).exit_code == 0
     text = json.loads(server.files["file-1"][2].splitlines()[0])["body"]["messages"][-1]["content"]
     assert "The largest single area is" in text
+
+
+@pytest.mark.slow
+def test_a_server_that_others_wrote(run, tmp_path, monkeypatch):
+    """llmock has files and batches of its own; it answers the same to every request."""
+    pytest.importorskip("llmock", reason="llmock is in requirements-dev.txt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("llmock")), "serve", "--port", str(port), "--log-level", "warning"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        wait_for(port)
+        own = ("--percentages", write_percentages(tmp_path / "own.csv"), "--output", tmp_path / "own_gpt.csv")
+        quick = (*own, "--requests-per-batch", 5, "--poll", 0.2)
+        assert "12 on their way" in run(gpt_captioner.main, *quick, "--no-wait").output
+        assert "3 of them not over" in run(gpt_captioner.main, *quick, "status").output
+        assert run(gpt_captioner.main, *quick).exit_code == 0
+    finally:
+        process.kill()
+        process.wait()
+    captions = captions_in(tmp_path / "own_gpt.csv")
+    assert list(captions) == NAMES
+    assert "gpt-6-luna" in captions[NAMES[0]]
+
+
+def wait_for(port: int) -> None:
+    """Wait until something listens on `port`."""
+    for _ in range(300):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the server does not start")
 
 
 class Killed(BaseException):

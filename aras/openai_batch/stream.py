@@ -20,6 +20,7 @@ from aras.openai_batch.ledger import (
     COLLECTED,
     CREATED,
     CREATING,
+    MAY_RUN,
     REFUSED,
     UPLOADED,
     WRITTEN,
@@ -69,13 +70,9 @@ class CaptionStream:
         Raises:
             UserError: requests were sent to another server.
         """
-        if self.ledger.open and self.ledger.server != service.url:
-            raise UserError(
-                f"{self.ledger.path} tells of batches sent to {self.ledger.server}, not to {service.url}; set"
-                " OPENAI_BASE_URL back until they are collected"
-            )
-        self.ledger.server = service.url
         self.table, self.captioned = table, table.names
+        if self.ledger.server != service.url:
+            self.move_to(service.url)
         self.ledger.remove_other_request_files()
         for batch in self.ledger.open:
             if batch.step == CREATING:  # only now is it certain that nobody is asking for it any more
@@ -84,6 +81,17 @@ class CaptionStream:
             if batch.file and not path.exists():
                 write_bytes(path, service.content(batch.file))
                 self.sent[batch.number] = self.requested(batch)
+
+    def move_to(self, server: str) -> None:
+        """Have everything go to another `server` from now on, unless a batch may be running on the one before."""
+        for batch in self.ledger.open:
+            if batch.step in MAY_RUN:
+                raise UserError(
+                    f"{self.ledger.path} tells of batches sent to {self.ledger.server}, not to {server}; set"
+                    " OPENAI_BASE_URL back until they are collected"
+                )
+            batch.step, batch.file = WRITTEN, None
+        self.ledger.server = server
 
     @property
     def settled(self) -> set[str]:
