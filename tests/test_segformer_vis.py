@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_dataset import make_dataset
 
 import segformer_vis
+from aras import scatter
 from aras.files import sole_writer
 from aras.training import share_cores
 from segformer_vis import main, weights_or_default
@@ -53,8 +54,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def vis(run, weights, data, tmp_path):
-    """Run the script on the CPU for t-SNE alone; return click's result."""
+def vis(run, weights, data, tmp_path, monkeypatch):
+    """Run the script on the CPU for t-SNE alone, with figures of few pixels; return click's result."""
+    monkeypatch.setattr(scatter, "DPI", 30)
 
     def invoke(*more, method=("--method", "tsne"), outdir=None):
         options = ("--weights", weights, "--workers", 0, "--device", "cpu", "--batch-size", 4)
