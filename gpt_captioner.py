@@ -102,12 +102,16 @@ def wait(campaign: Campaign, options: dict[str, Any]) -> None:
     streams = campaign.streams
     total, answered = sum(len(stream.work) for stream in streams), sum(stream.answered for stream in streams)
     with tqdm(total=total, initial=answered, unit="caption", desc="caption", disable=None, smoothing=0.05) as bar:
-        while campaign.round(send=options["verb"] == RUN):
+        left = True
+        while left:
+            if options["verb"] == CANCEL:
+                campaign.cancel()
+            left = campaign.round(send=options["verb"] == RUN)
             bar.update(sum(stream.answered for stream in streams) - bar.n)
             if options["no_wait"] or options["verb"] == COLLECT:
                 return
-            time.sleep(options["poll"])
-        bar.update(sum(stream.answered for stream in streams) - bar.n)
+            if left:
+                time.sleep(options["poll"])
 
 
 def conclude(streams: list[CaptionStream]) -> None:
@@ -120,7 +124,10 @@ def conclude(streams: list[CaptionStream]) -> None:
     for stream in streams:
         output, given_up = stream.work.output, stream.ledger.given_up
         sort_table(output)
-        click.echo(f"{output}: {len(stream.captioned):,} captions, {stream.on_the_way:,} on their way")
+        click.echo(
+            f"{output}: {len(stream.captioned):,} captions, {stream.on_the_way:,} on their way,"
+            f" {stream.unsent:,} not sent yet"
+        )
         if given_up and not stream.on_the_way:
             path = beside(output, "failures.csv")
             write_text(path, "".join(map(row_text, [FAILURE_COLUMNS, *sorted(given_up.items())])))
@@ -161,9 +168,6 @@ def run(works: list[Work], prompts: Prompts, decoding: Decoding, prices: Prices,
             for stream in streams:
                 begin_run(beside(stream.work.output, "run.json"), told, PACKAGES, "cpu", FREE)
                 stream.resume(campaign.service, tables.enter_context(open_table(stream.work.output)))
-            if options["verb"] == CANCEL:
-                for stream in streams:
-                    stream.cancel(campaign.service, options["settle"])
             wait(campaign, options)
         conclude(streams)
 

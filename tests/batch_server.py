@@ -82,6 +82,7 @@ class BatchServer:
         paid: how often each custom_id was run.
         queue_limit: input tokens that may wait; None for any number.
         lag: how many lists do not show a new batch yet.
+        keeps_metadata: whether batches keep what they were given.
         hook: called before and after each request is handled, before it is answered.
     """
 
@@ -97,6 +98,7 @@ class BatchServer:
         self.times: list[float] = []  # of those, monotonic
         self.queue_limit: int | None = None
         self.lag = 0
+        self.keeps_metadata = True
         self.hook: Callable[[], object] = lambda: None
         self.listed: Counter[str] = Counter()
         self.page = 2
@@ -146,7 +148,7 @@ class BatchServer:
             "completion_window": "24h",
             "status": "validating",
             "created_at": 1_700_000_000 + len(self.batches),
-            "metadata": asked.get("metadata"),
+            "metadata": asked.get("metadata") if self.keeps_metadata else None,
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
             "output_file_id": None,
             "error_file_id": None,

@@ -253,17 +253,19 @@ def test_what_is_not_the_api_is_one_line(server, caption, call, text):
     assert "does not answer as OpenAI's API does" in one_line(caption())
 
 
-@pytest.mark.parametrize("call", ["POST /files", "POST /batches", "GET /batches/*", "GET /files/*/content"])
 @pytest.mark.parametrize("status", [429, 500])
-def test_a_passing_error_of_any_call_passes(server, caption, tmp_path, call, status):
-    server.faults[call].append(Fault(status, headers={"Retry-After": "0.01"}))
+def test_a_passing_error_of_any_call_passes(server, caption, tmp_path, status):
+    for call in ("POST /files", "POST /batches", "GET /batches/*", "GET /files/*/content"):
+        server.faults[call].append(Fault(status, headers={"Retry-After": "0.01"}))
     assert caption().exit_code == 0
     check_whole(tmp_path, server)
     assert len(server.batches) == 3
 
 
-@pytest.mark.parametrize("call", ["POST /files", "POST /batches", "GET /batches/*", "GET /files/*/content"])
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [("POST /files", 403), ("POST /batches", 400), ("GET /batches/*", 404), ("GET /files/*/content", 404)],
+)
 def test_a_lasting_error_of_any_call_is_one_line_and_loses_nothing(server, caption, tmp_path, call, status):
     server.faults[call].append(Fault(status, message="not for you"))
     assert f"{status}: not for you" in one_line(caption())
@@ -295,6 +297,23 @@ def test_a_batch_whose_creation_got_no_answer_is_found_by_its_metadata(server, c
     assert "looking for it on the server" in result.output
     check_whole(tmp_path, server)
     assert len(server.batches) == 3
+
+
+def test_a_server_that_keeps_no_metadata_knows_the_batch_by_its_file(server, caption, tmp_path):
+    server.keeps_metadata = False
+    server.faults["POST /batches"].append(Fault(lose=True))
+    assert caption().exit_code == 0
+    check_whole(tmp_path, server)
+    assert len(server.batches) == 3
+
+
+def test_an_unclear_batch_is_found_to_be_cancelled(server, caption, tmp_path):
+    server.faults["POST /batches"] += [Fault(lose=True), Fault(404)]
+    one_line(caption())
+    assert [batch["step"] for batch in ledger_of(tmp_path)["batches"]] == ["creating", "written"]
+    server.lag = 2
+    assert "12 not sent yet" in caption("cancel", "--settle", 5).output
+    assert [batch["status"] for batch in server.batches.values()] == ["cancelled"]
 
 
 def test_a_batch_that_shows_late_is_waited_for(server, caption, tmp_path):
@@ -512,6 +531,12 @@ def test_a_lost_request_file_comes_back_from_the_server(server, caption, tmp_pat
         path.unlink()
     assert caption().exit_code == 0
     check_whole(tmp_path, server)
+
+
+def test_a_damaged_request_file_is_named(server, caption, tmp_path):
+    caption("--no-wait")
+    (tmp_path / "test_gpt.csv.batches.0002.jsonl").write_text("{")
+    assert "test_gpt.csv.batches.0002.jsonl is damaged" in one_line(caption())
 
 
 def test_a_limit_can_be_raised_while_batches_are_on_their_way(server, caption, tmp_path):

@@ -93,6 +93,11 @@ class Campaign:
             if batch.step == COLLECTED:
                 self.busy = 0
 
+    def cancel(self) -> None:
+        """Ask for an end of all that is on its way."""
+        for stream in self.streams:
+            stream.cancel(self.service, self.settle)
+
     def hold_back(self, stream: CaptionStream, busy: Busy, queued: int) -> None:
         """Send nothing for a while, longer each time in a row, and less when the server's queue was full."""
         self.busy += 1

@@ -147,7 +147,14 @@ def write_requests(
 
 
 def names_in(path: Path) -> Iterator[str]:
-    """Yield the custom_id of each line of the request file `path`."""
+    """Yield the custom_id of each line of the request file `path`.
+
+    Raises:
+        UserError: it is not a request file.
+    """
     with path.open("rb") as file:
         for line in file:
-            yield json.loads(line)["custom_id"]
+            try:
+                yield json.loads(line)["custom_id"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{path} is damaged; delete it, and it is fetched back from the server") from None

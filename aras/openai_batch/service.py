@@ -96,15 +96,16 @@ class BatchService:
             raise Uncertain("the answer is not a batch")
         return batch.id
 
-    def find(self, metadata: dict[str, str]) -> list[Batch]:
-        """Return the batches on the server that carry `metadata`, the oldest first."""
+    def find(self, file: str | None, metadata: dict[str, str]) -> list[Batch]:
+        """Return the batches on the server that carry `metadata` or are over the uploaded `file`, the oldest first."""
         with self.told("list of batches"):
             seen, found = set(), []
             for batch in self.client.batches.list(limit=PAGE):
                 if batch.id in seen:  # a server that does not turn its pages
                     break
                 seen.add(batch.id)
-                if batch.metadata and metadata.items() <= batch.metadata.items():
+                ours = batch.metadata and metadata.items() <= batch.metadata.items()
+                if ours or (file and batch.input_file_id == file):  # some servers keep no metadata
                     found.append(batch)
         return sorted(found, key=lambda batch: (batch.created_at or 0, batch.id))
 

@@ -104,6 +104,11 @@ class CaptionStream:
         return sum(map(len, self.sent.values()))
 
     @property
+    def unsent(self) -> int:
+        """How many captions are still to be asked for."""
+        return len(set(self.work.names.tolist()) - self.settled)
+
+    @property
     def answered(self) -> int:
         """How many captions there are, here or still at the server."""
         return min(len(self.work), len(self.captioned) + sum(batch.done for batch in self.ledger.open))
@@ -186,7 +191,7 @@ class CaptionStream:
     def look_for(self, batch: SentBatch, service: BatchService, settle: float) -> None:
         """Find `batch` on the server; when it does not show after `settle` seconds, it was never created."""
         asked_at = time.time()
-        found = service.find(self.ledger.metadata(batch))
+        found = service.find(batch.file, self.ledger.metadata(batch))
         for twin in found[1:]:
             service.cancel(twin.id)
         if found:
@@ -282,9 +287,10 @@ class CaptionStream:
         for batch in self.ledger.open:
             if batch.step == CREATING:
                 self.look_for(batch, service, settle)
-            if batch.step == CREATED and batch.batch:
+            if batch.step == CREATED and batch.batch and batch.status != "cancelling":
                 service.cancel(batch.batch)
-            elif batch.step != CREATING:
+                batch.status = "cancelling"
+            elif batch.step in (WRITTEN, UPLOADED):
                 self.drop(batch, "cancelled before it was sent")
 
     def forget_failures(self) -> None:
@@ -300,7 +306,7 @@ def check_not_elsewhere(work: Work) -> None:
         ledger = read_ledger(output)
         paths = [ledger.requests_path(batch) for batch in ledger.open]
         on_the_way = {name for path in paths if path.exists() for name in names_in(path)}
-        twice = on_the_way.intersection(work.names.tolist()) - names_done(work)
+        twice = on_the_way.intersection(work.names.tolist()) - names_done(work) if on_the_way else set()
         if twice:
             raise UserError(
                 f"{len(twice):,} of the captions wanted are on their way for {output}; run the command that sent them"
