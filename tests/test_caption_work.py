@@ -1,9 +1,8 @@
 """What is captioned: splits of a dataset, a folder, a table; limits and shards."""
 
-import csv
-
 import numpy as np
 import pytest
+from percentages import write_percentages
 from tiny_dataset import make_dataset
 
 from aras.captions.work import (
@@ -25,16 +24,7 @@ HEADER = ",".join(["filename", *CLASS_NAMES])
 @pytest.fixture
 def data(tmp_path):
     """A dataset with its percentages, in falling order of names."""
-    data = make_dataset(tmp_path / "ARAS400k", test=5, val=2)
-    for split in ("test", "val"):
-        path = data / "class_percentages" / f"{split}.csv"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["filename", *CLASS_NAMES])
-            for mask in sorted((data / split / "masks").glob("*.png"), reverse=True):
-                writer.writerow([mask.name, *class_percentages(class_counts(read_mask(mask)))])
-    return data
+    return write_percentages(make_dataset(tmp_path / "ARAS400k", test=5, val=2))
 
 
 def test_a_split_is_its_images_with_their_percentages_in_the_order_of_names(data, tmp_path):

@@ -20,13 +20,14 @@ from aras.captions.prompts import Prompts
 from aras.captions.sampling import NucleusSampler, draws_of
 from aras.captions.work import Item
 from aras.errors import UserError
-from aras.training import choose_device
+from aras.training import choose_device, reachable
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("transformers", "torch", "tokenizers", "pillow", "numpy")
 WEIGHTS = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt"}
+HUB = "https://huggingface.co"
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 AUTO_BATCH = {"cpu": (4, 16), "cuda": (16, 128)}
 """`--batch-size auto`: what it begins with, and up to which it doubles."""
@@ -78,6 +79,8 @@ def describe_model(source: Source) -> str:
         return digest_of_files([path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in WEIGHTS))
     if path.suffix == ".gguf" or path.is_absolute() or source.model.startswith((".", "~")):
         raise UserError(f"--model {source.model} is missing; check the path")
+    if not reachable(os.environ.get("HF_ENDPOINT", HUB)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is cached, at once, instead of half a minute of retries
     from transformers import AutoConfig
 
     config = fetched(source, AutoConfig.from_pretrained)
@@ -108,12 +111,17 @@ def fetched(source: Source, from_pretrained: Callable[..., T], **more: Any) -> T
     Raises:
         UserError: the model is not to be had.
     """
+    import huggingface_hub
+
+    huggingface_hub.utils.logging.set_verbosity_error()
     token = os.environ.get("HF_TOKEN")
     for attempt in (False, token) if token else (False,):
         try:
             return from_pretrained(**source.arguments, **more, token=attempt, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
             problem = error
+            if "couldn't connect" in str(error):
+                break
     raise UserError(f"--model {source.model} cannot be loaded ({in_short(problem)}); {remedy(source)}") from None
 
 
