@@ -238,6 +238,15 @@ def test_processes_and_seeds(run, measure, shares, dataset, tmp_path, monkeypatc
     assert other["streams"]["text"]["leakage"] != one["streams"]["text"]["leakage"]
 
 
+def test_a_table_that_breaks_off_late_is_one_line_with_processes_too(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "BATCH", 2)
+    path = write_table(tmp_path / "test_text.csv", [(f"{i}.png", "Forest.") for i in range(40)])
+    with path.open("a") as file:
+        file.write('x.png,"a"b\n')
+    result = run(main, path, "--data", dataset, "--output", tmp_path / "out", "--workers", 2, "--clip", "none")
+    assert "from line 42 on" in failure(result)
+
+
 def test_the_threshold_of_presence(measure, shares, tmp_path):
     path = write_table(tmp_path / "test_text.csv", [(name, true_caption(shares[name])) for name in shares])
     _, found = measure(path, "--present", 20)

@@ -45,7 +45,7 @@ def claims_of(caption: str) -> Claims:
         asserted,
         frozenset(denied) - asserted,
         dominant_claim(marks, denied_at),
-        tuple((mentions[place], value) for place, _, value in percentages),
+        tuple(dict.fromkeys((mentions[place], value) for place, _, value in percentages)),
         tuple(dict.fromkeys(position_claims(marks, denied_at | zero))),
     )
 

@@ -3,8 +3,12 @@
 import heapq
 import itertools
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -151,19 +155,33 @@ def keep(heap: list, entry: tuple, size: int) -> None:
 
 
 def measured_batches(rows: Iterable[Row], truth: Truth, present: float, workers: int) -> Iterator[Measured]:
-    """Yield the captions `rows`, measured by `workers` processes, in order; only a few batches are held at a time."""
-    from joblib import Parallel, delayed
+    """Yield the captions `rows`, measured by `workers` processes, in order; only a few batches are held at a time.
 
+    Raises:
+        UserError: a process was killed.
+    """
     untold = Truth(truth.data, truth.percentages, truth.masks, truth.images)  # without its tables, which stay here
-    rows = iter(rows)
-    first = list(itertools.islice(rows, BATCH * workers))
-    jobs = batches(itertools.chain(first, rows))
-    if workers == 1 or len(first) < BATCH * workers:
-        yield from (measure(batch, truth.shares_of(batch), untold, present) for batch in jobs)
+    jobs = ((batch, truth.shares_of(batch)) for batch in batches(rows))
+    first = list(itertools.islice(jobs, workers + 1))
+    every = itertools.chain(first, jobs)
+    if workers == 1 or len(first) <= workers:  # processes would take longer to start
+        yield from (measure(batch, shares, untold, present) for batch, shares in every)
         return
-    yield from Parallel(n_jobs=workers, return_as="generator", pre_dispatch="3*n_jobs", batch_size=1)(
-        delayed(measure)(batch, truth.shares_of(batch), untold, present) for batch in jobs
-    )
+    waiting: deque[Future[Measured]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            for batch, shares in every:
+                waiting.append(pool.submit(measure, batch, shares, untold, present))
+                if len(waiting) > 3 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker was killed, likely out of memory; run the same command with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
