@@ -31,7 +31,7 @@ from aras.runs import FREE, begin_run, check_same_options
 from aras.scatter import COLORS, Map, draw_map, draw_thumbnails
 from aras.segmenter import ARCHITECTURES, kind_of_weights, load_segmenter
 from aras.silhouette import all_scores, distance_sums
-from aras.training import choose_device, share_cores, told_device
+from aras.training import choose_device, memory_told, share_cores, told_device
 
 PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}
 PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
@@ -269,11 +269,12 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
     if methods or outputs.scores in missing:
         extract_all(draws, keys, outputs, options)
         features = load_all(draws, outputs.features)
-        if outputs.scores in missing:
-            write_json(outputs.scores, score_sets(features, draws, keys, options))
-        for method, points in make_maps(methods, features, options) if methods else ():
-            named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
-            write_map(outputs.coordinates(method), named, points)
+        with memory_told("use --device cpu"):
+            if outputs.scores in missing:
+                write_json(outputs.scores, score_sets(features, draws, keys, options))
+            for method, points in make_maps(methods, features, options) if methods else ():
+                named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
+                write_map(outputs.coordinates(method), named, points)
     scores = read_json(outputs.scores)
     draw_figures(draws, scores, outputs, options)
     click.echo("\n".join(score_lines(scores)))
@@ -357,6 +358,7 @@ def main(**options: Any) -> None:
     To resume, run the same command again. A set whose images changed is extracted again, and the maps and scores are
     made anew.
     """
+    options["method"] = tuple(dict.fromkeys(options["method"]))
     options["weights"] = weights = weights_or_default(options["weights"])
     with weights.open("rb") as file:
         options["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
