@@ -155,8 +155,13 @@ AT_TEST = [
 ]
 
 
-@pytest.mark.parametrize("owner, name", [*BEFORE_TEST, *AT_TEST])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "owner, name, when",
+    [
+        *((*write, when) for write in BEFORE_TEST for when in ("before", "after")),
+        *((*write, "before") for write in AT_TEST),
+    ],
+)
 def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
     unbroken, data, tmp_path, monkeypatch, owner, name, when
 ):
