@@ -29,7 +29,7 @@ from aras.runs import commit_of_code, plain, versions
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "transformers", "torch")
 RESULTS = "caption_metrics.json"
-DISTINCT_SAMPLE = 1000  # captions: distinct-n falls with their number, so streams are compared at the same
+DISTINCT_SAMPLE = 1000  # captions
 CLIP_SAMPLE = 2000
 CLIP_DEFAULT = "openai/clip-vit-base-patch32"
 NO_CLIP = "none"
@@ -54,7 +54,6 @@ def summary_of(tally: StreamTally, options: dict[str, Any]) -> dict[str, Any]:
     """Return all measures of a stream but CLIPScore, ready for JSON."""
     sample = tally.sample
     judged = [kept for kept in sample if not np.isnan(kept.shares[0])]
-    captions = [kept.row.caption for kept in sample[:DISTINCT_SAMPLE]]
     leak = None
     if judged:
         leak = leakage(
@@ -65,11 +64,19 @@ def summary_of(tally: StreamTally, options: dict[str, Any]) -> dict[str, Any]:
         )
     return {
         "texts": tally.texts.summary(options["near"]),
-        "sample": {"captions": len(captions), "distinct_1": distinct(captions, 1), "distinct_2": distinct(captions, 2)},
         "grounding": grounding(tally.block_sums, options["seed"]),
         "leakage": leak,
         "clip": None,
     }
+
+
+def add_distinct(summaries: dict[str, Any], samples: dict[str, list[Sampled]]) -> None:
+    """Add distinct-n of equally many captions of each stream to `summaries`, since it falls with their number."""
+    count = min(DISTINCT_SAMPLE, *(len(sample) for sample in samples.values()))
+    for stream, sample in samples.items():
+        captions = [kept.row.caption for kept in sample[:count]]
+        found = {f"distinct_{n}": distinct(captions, n) for n in (1, 2)}
+        summaries[stream]["sample"] = {"captions": count} | found
 
 
 def add_clip(
@@ -120,6 +127,7 @@ def run(streams: dict[str, list[Source]], truth: Truth, options: dict[str, Any],
         digests.append(np.concatenate(tally.texts.exact))
     if not summaries:
         raise UserError(f"no caption to measure: {'; '.join(notes.lines()) or 'the tables have no rows'}")
+    add_distinct(summaries, samples)
     no_clip = "" if options["clip"] == NO_CLIP else add_clip(summaries, samples, truth, options, notes)
     together = redundancy_of_all(digests)
     lines = notes.lines() + ([no_clip] if no_clip else [])
@@ -134,7 +142,8 @@ def run(streams: dict[str, list[Source]], truth: Truth, options: dict[str, Any],
     draw_worst(output / "worst_captions.png", worst, truth, options["present"])
     results = {"streams": summaries, "all": together, "notes": lines}
     write_json(output / RESULTS, results | told_run(streams, options))
-    click.echo(f"Wrote {output / RESULTS}, worst_captions.csv and worst_captions.png")
+    drawn = " and worst_captions.png" if (output / "worst_captions.png").exists() else ""
+    click.echo(f"Wrote {output / RESULTS}, worst_captions.csv{drawn}")
 
 
 def told_run(streams: dict[str, list[Source]], options: dict[str, Any]) -> dict[str, Any]:

@@ -218,8 +218,12 @@ def test_a_stream_is_one_over_its_splits_and_shards(measure, shares, tmp_path):
     assert list(found["streams"]) == ["text"]
     assert found["streams"]["text"]["texts"]["captions"] == 71
     assert found["streams"]["text"]["texts"]["redundancy"] == pytest.approx(1 - 1 / 71)
-    _, first = measure(*tmp_path.glob("*.csv"), "--limit", 2, output=tmp_path / "first")
+    write_table(tmp_path / "test_vision.csv", [(name, true_caption(shares[name])) for name in names])
+    result, first = measure(*tmp_path.glob("*.csv"), "--limit", 2, output=tmp_path / "first")
     assert first["streams"]["text"]["texts"]["captions"] == 5
+    assert [first["streams"][name]["sample"]["captions"] for name in ("text", "vision")] == [2, 2]
+    assert first["streams"]["text"]["sample"]["distinct_1"] == 0.5  # "Forest." twice
+    assert "worst_captions.png" in result.output
 
 
 def test_processes_and_seeds(run, measure, shares, dataset, tmp_path, monkeypatch):
@@ -424,6 +428,20 @@ def test_where_classes_are_denser(tmp_path):
     assert [POSITIONS[p] for p in np.flatnonzero(denser[6])] == ["centre"]
     assert [POSITIONS[p] for p in np.flatnonzero(denser[4])] == ["west", "north-west", "south-west"]
     assert not denser[1].any()
+
+
+def test_blocks_are_those_of_neighbours_and_bounded_in_number(monkeypatch):
+    monkeypatch.setattr(measuring, "GROUPS", 5)
+    tally = measuring.StreamTally(0, 1, 1, {"N41E031_001_001": "other"})
+    near, same, listed, far = (
+        tally.block(f"N41E031_{place}.png") for place in ("000_000", "007_007", "001_001", "008_000")
+    )
+    assert near == same
+    assert len({near, listed, far}) == 3
+    drawn = [tally.block(f"{i:06d}.png") for i in range(300)]
+    assert set(drawn) == set(range(5))
+    assert [tally.block(f"{i:06d}.png") for i in range(300)] == drawn
+    assert tally.block_sums.shape == (5, WIDTH)
 
 
 def summary(captions):

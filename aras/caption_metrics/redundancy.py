@@ -176,7 +176,12 @@ class TextTally:
         exact, masked = np.concatenate(self.exact), np.concatenate(self.masked)
         total = len(exact)
         _, first = np.unique(exact, return_index=True)
-        signatures = np.concatenate(self.signatures)[np.sort(first)]
+        is_first = np.zeros(total, bool)
+        is_first[first] = True
+        starts = np.cumsum([0] + [len(part) for part in self.signatures])
+        signatures = np.concatenate(
+            [part[is_first[start : start + len(part)]] for start, part in zip(starts, self.signatures, strict=False)]
+        )
         words = int((self.lengths * np.arange(LONGEST + 1)).sum())
         steps = np.cumsum(self.lengths)
         low, middle, high = (int(np.searchsorted(steps, part * total)) for part in (0.05, 0.5, 0.95))

@@ -105,7 +105,7 @@ def rows(present: float) -> list[tuple[str, Callable[[str, Summary], str]]]:
         ("vocabulary", text("vocabulary", ",")),
         ("distinct-1", text("distinct_1", ".4f")),
         ("distinct-2", text("distinct_2", ".4f")),
-        ("distinct-2 of a sample alike in size", lambda _, summary: told(summary["sample"]["distinct_2"], ".4f")),
+        ("distinct-2 of equally many captions", lambda _, summary: told(summary["sample"]["distinct_2"], ".4f")),
         (f"classes of {present:g} % or more, precision %", truth("precision")),
         ("  recall %", truth("recall")),
         ("  F1 %", truth("f1")),
