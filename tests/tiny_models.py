@@ -184,6 +184,7 @@ def make_gemma3(folder: Path) -> Path:
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": place("<end_of_turn>"),
+            "tie_word_embeddings": False,  # tied, so small a model repeats the line end before its answer
         },
         vision_config={
             "hidden_size": 32,
@@ -199,6 +200,7 @@ def make_gemma3(folder: Path) -> Path:
         eoi_token_index=place("<end_of_image>"),
         image_token_index=place("<image_soft_token>"),
         eos_token_id=[tokenizer.eos_token_id, place("<end_of_turn>")],
+        tie_word_embeddings=False,
     )
     sharpened(Gemma3ForConditionalGeneration(config)).save_pretrained(folder)
     images = Gemma3ImageProcessor(size={"height": 112, "width": 112}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
