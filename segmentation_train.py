@@ -213,7 +213,6 @@ def parsed(context: click.Context, parameter: click.Parameter, text: str | None)
 
 def check_usage(context: click.Context, options: dict[str, Any]) -> None:
     """Raise `click.UsageError` for options that do not go together."""
-    given = {name for name in options if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
     if options["mix"]:
         try:
             mix_of(options["mix"], len(options["train"]))
@@ -221,9 +220,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
             raise click.BadParameter(str(error), context, param_hint="'--mix'") from None
     if options["min_confidence"] and "synth" not in options["train"]:
         raise click.UsageError("--min-confidence is for labels that a model gave; add --train synth", context)
-    if {"init_weights", "encoder_weights"} <= given:
-        raise click.UsageError("--init-weights has the encoder's weights too; leave --encoder-weights out", context)
-    if {"seeds", "seed"} <= given:
+    if options["seeds"] and context.get_parameter_source("seed") == click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--seeds names every seed; leave --seed out", context)
 
 
@@ -276,7 +273,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
 @click.option(
     "--init-weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the whole model starts: best.pt or the like, as of a training on synth/ alone.",
+    help="Where the whole model starts, instead: best.pt or the like, as of a training on synth/ alone.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="At most; may be raised later.")
 @click.option(

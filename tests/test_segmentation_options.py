@@ -195,7 +195,6 @@ def test_confidence_maps_that_are_not_there_are_named_before_training(tmp_path):
         (("--min-confidence", 2), "Invalid value for '--min-confidence'"),
         (("--mix", "1:2"), "Invalid value for '--mix': 1:2 has 2 numbers for 1 --train sets"),
         (("--mix", "1:x", "--train", "train", "--train", "synth"), "'--mix': 1:x is not numbers"),
-        (("--init-weights", "best.pt", "--encoder-weights", "none"), "leave --encoder-weights out"),
         (("--seeds", "0,1", "--seed", 0), "--seeds names every seed; leave --seed out"),
         (("--seeds", "0,0"), "Invalid value for '--seeds': '0,0' has a seed twice"),
         (("--ema", 1), "Invalid value for '--ema'"),

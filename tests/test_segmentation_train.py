@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
 from tiny_training import ENCODER, NAME, assert_same_run, command, cut_at, failure, same, tensors_of, train
+from wandb_file import read_run
 
 import aras.run_folder
 import aras.testing
@@ -477,20 +478,36 @@ def test_a_set_named_twice_is_a_usage_error(data, tmp_path):
     assert "'--train': each set once, not train, train" in result.output
 
 
-def test_wandb_runs_offline_without_login_and_holds_what_metrics_hold(data, tmp_path, monkeypatch):
+def test_wandb_runs_offline_without_login_and_holds_what_the_folder_holds(data, tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(segmentation_train, "SAMPLE_EVERY", 2)
     outdir = tmp_path / "segmentation"
-    result = train(data, outdir, "--epochs", 1, "--wandb", "aras-test")
+    result = train(data, outdir, "--epochs", 3, "--wandb", "aras-test")
     assert result.exit_code == 0
-    (log,) = outdir.glob("wandb/offline-run-*/run-*.wandb")
-    content = log.read_bytes()
-    for word in (b"aras-test", b"train_loss", b"val_loss", b"precision", b"recall", b"Built-up", b"efficientnet"):
-        assert word in content
-    line = json.loads((outdir / "metrics.jsonl").read_text())
-    assert str(line["train_loss"]).encode() in content
+    assert "WARNING" not in result.output
+    run = read_run(outdir)
+    assert run.project == "aras-test"
+    assert json.loads((outdir / "run.json").read_text())["options"].items() <= run.config.items()
+
+    *epochs, last = run.history
+    lines = [json.loads(line) for line in (outdir / "metrics.jsonl").read_text().splitlines()]
+    for line, logged in zip(lines, epochs, strict=True):
+        assert line.items() <= logged.items()
+    assert ["samples" in logged for logged in epochs] == [True, False, True]
+    names = sorted(path.stem for path in (data / "val" / "images").iterdir())
+    assert epochs[0]["samples"]["captions"] == epochs[2]["samples"]["captions"] == names
+    truth = run.files / epochs[2]["samples"]["all_masks"][0]["truth"]["path"]
+    assert (np.asarray(Image.open(truth)) == read_mask(data / "val" / "masks" / f"{names[0]}.png")).all()
+
+    found = json.loads((outdir / "test_metrics.json").read_text())
+    assert last["epoch"] == 3
+    assert {name: last["test"][name] for name in ("f1", "iou", "loss")}.items() <= found.items()
+    assert last["test"]["class_iou"]["Water"] == found["classes"]["Water"]["iou"]
+    for name in ("curves", "confusion_matrix"):
+        assert (run.files / last[name]["path"]).read_bytes() == (outdir / f"{name}.png").read_bytes()
 
 
 @pytest.mark.slow
