@@ -100,7 +100,12 @@ def unreachable(endpoint: Endpoint, error: Exception) -> str:
 def refused(endpoint: Endpoint, error: Any) -> str:
     """Return one line for a server that refuses every request."""
     hint = "set OPENAI_API_KEY" if error.status_code in (401, 403) else "check --endpoint and --model"
-    return f"--endpoint {endpoint.url} refuses with HTTP {error.status_code} ({in_short(error)}); {hint}"
+    return f"--endpoint {endpoint.url} refuses with HTTP {error.status_code} ({told_status(error)}); {hint}"
+
+
+def told_status(error: Any) -> str:
+    """Return what the server said with an HTTP status."""
+    return in_short(error).removeprefix(f"Error code: {error.status_code} - ")
 
 
 def load_endpoint(endpoint: Endpoint) -> Generate:
@@ -163,7 +168,7 @@ def ask(item: Item, prompts: Prompts, endpoint: Endpoint, client: Any) -> "str |
     except openai.APIStatusError as error:
         if error.status_code in (401, 403, 404):
             raise UserError(refused(endpoint, error)) from None
-        return CaptionError(f"HTTP {error.status_code}: {in_short(error)}")
+        return CaptionError(f"HTTP {error.status_code}: {told_status(error)}")
     except (openai.OpenAIError, ValueError, TypeError, IndexError, AttributeError) as error:
         return CaptionError(f"the answer is not as the protocol has it ({in_short(error)})")
 
