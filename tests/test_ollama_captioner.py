@@ -3,8 +3,14 @@
 import base64
 import csv
 import json
+import random
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from loopback import Fault
@@ -15,6 +21,7 @@ import ollama_captioner
 from aras.captions import ollama_server
 from aras.captions.prompts import SYSTEM, VISION
 
+SCRIPT = Path(ollama_captioner.__file__)
 HEADER = "filename,Tree,Shrub,Grass,Crop,Built-up,Barren,Water\n"
 TABLE = HEADER + "N41E031_000_001,0,0,0,100,0,0,0\nN41E031_000_000.png,61.5,0,38.5,0,0,0,0\n"
 
@@ -323,3 +330,70 @@ def test_layout_facts_are_told_and_numbers_are_refused(caption, server, tmp_path
     assert all(len(chat["messages"]) == 1 for chat in server.chats)
     assert all(re.match(r"Facts: [A-Z]", chat["messages"][0]["content"]) for chat in server.chats)
     assert not any(re.search(r"\d", row[1]) for row in rows(tmp_path / "captions" / "test_ollama.csv")[1:])
+
+
+@pytest.fixture
+def started(server, data, tmp_path):
+    """Start the script in a process of its own, on the splits of the data; it is killed in the end."""
+    processes = []
+
+    def start(*arguments):
+        command = [sys.executable, str(SCRIPT), "--data", str(data), *map(str, arguments)]
+        processes.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition, process, seconds=60):
+    """Return True once `condition` holds, False when `process` has ended before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return True
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_like_an_unbroken_run(run, server, data, started, tmp_path):
+    make_dataset(tmp_path / "many", size=(16, 16), test=60)
+    images = tmp_path / "many" / "test" / "images"
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    assert run(ollama_captioner.main, images, "--output", whole).exit_code == 0
+    server.delay = 0.03
+    rng = random.Random(7)
+    kills = 0
+    while True:
+        process = started(images, "--output", broken)
+        goal = len(server.chats) + rng.randrange(1, 14)
+        if not wait_for(lambda goal=goal: len(server.chats) >= goal, process):
+            break
+        time.sleep(rng.random() * 0.05)
+        process.kill()
+        process.wait()
+        kills += 1
+    assert process.returncode == 0, process.stderr.read()
+    assert kills >= 5
+    assert broken.read_bytes() == whole.read_bytes()
+    assert not broken.with_name("broken.csv.failures.csv").exists()
+    assert len(server.chats) <= 120 + kills * 4  # what was in flight is asked again, and nothing else
+
+
+@pytest.mark.slow
+def test_a_second_process_is_told_and_an_interrupt_does_not_wait(server, data, started):
+    server.delay = 30
+    first = started("--split", "test")
+    assert wait_for(lambda: server.chats, first)
+    second = started("--split", "test")
+    assert second.wait(30) == 1
+    assert b"another process is writing to captions/test_ollama.csv" in second.stderr.read()
+    began = time.monotonic()
+    first.send_signal(signal.SIGINT)
+    assert first.wait(20) == 1
+    assert time.monotonic() - began < 10
+    assert b"Traceback" not in first.stderr.read()
