@@ -206,7 +206,7 @@ def load_all(draws: list[ImageDraw], folder: Path) -> np.ndarray:
     """Return the features (N, D) float32 of `draws`, one after the other, from their files in `folder`; standardised.
 
     Raises:
-        UserError: a file is torn.
+        UserError: a file is torn, or all images have the same features.
     """
     first = read_features(folder / f"{draws[0].name}.npz")
     features = np.empty((sum(map(len, draws)), first.shape[1]), np.float32)
@@ -215,4 +215,6 @@ def load_all(draws: list[ImageDraw], folder: Path) -> np.ndarray:
         features[start : start + len(draw)] = read_features(folder / f"{draw.name}.npz")
         start += len(draw)
     standardise(features)
+    if not features.any():
+        raise UserError("all images have the same features; compare images that differ, or give other --weights")
     return features

@@ -321,6 +321,14 @@ def test_too_few_images_are_one_line(vis, maps):
     assert not maps.exists()
 
 
+def test_images_that_are_all_the_same_are_one_line(vis, tmp_path):
+    for k in range(9):
+        (tmp_path / "black").mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "black" / f"{k}.png")
+    sets = (f"--set={name}={tmp_path / 'black'}" for name in "ab")
+    assert "all images have the same features; compare images that differ" in failure(vis(*sets))
+
+
 def test_weights_that_are_missing_or_of_another_kind_are_one_line(vis, maps, weights, tmp_path, monkeypatch):
     assert f"{tmp_path / 'no.pt'} is missing" in failure(vis("--weights", tmp_path / "no.pt"))
     alone = tmp_path / "alone.pt"
