@@ -18,9 +18,10 @@ from aras.caption_metrics.leakage import leakage
 from aras.caption_metrics.measuring import Sampled, StreamTally, measured_batches, tally_stream
 from aras.caption_metrics.reading import LEXICON
 from aras.caption_metrics.redundancy import distinct
-from aras.caption_metrics.report import draw_worst, table, write_worst
+from aras.caption_metrics.report import table
 from aras.caption_metrics.streams import Notes, Source, find_sources, stream_rows
 from aras.caption_metrics.truth import Truth
+from aras.caption_metrics.worst import draw_worst, write_worst
 from aras.command import Command, data_option, device_option, limit_option, seed_option, workers_option
 from aras.errors import UserError
 from aras.files import remove_parts, sole_writer, write_json

@@ -4,13 +4,14 @@ A caption is read by a lexicon (lexicon.toml) and a few rules about what stands 
 traced to words. tests/labelled_sentences.csv measures it against sentences labelled by hand.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aras.caption_metrics.reading import Mark, lexicon, marks_of
+from aras.caption_metrics.positions import position_claims
+from aras.caption_metrics.reading import COMMA, Mark, clause, lexicon, marks_of, nearest_class
 
 AND, OR = frozenset({"and"}), frozenset({"or", "nor"})
-COMMA = (",",)
+NO_FURTHER = frozenset({"stop", "percentage"})  # a percentage is about a class of its sentence, with no other between
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +133,6 @@ def reached(marks: list[Mark], places: Iterable[int], through: frozenset[str]) -
     return None
 
 
-def clause(marks: list[Mark], place: int) -> range:
-    """Return the places of the clause around `place`: up to the punctuation and the words that part clauses."""
-    start, end = place, place
-    while start > 0 and not parts_clauses(marks[start - 1]):
-        start -= 1
-    while end < len(marks) and not parts_clauses(marks[end]):
-        end += 1
-    return range(start, end)
-
-
-def parts_clauses(mark: Mark) -> bool:
-    """Return whether a clause ends at `mark`."""
-    return mark.words == COMMA or bool(mark.kinds & {"stop", "break"})
-
-
 # Percentages
 
 
@@ -167,7 +153,7 @@ def class_of_percentage(marks: list[Mark], place: int) -> int | None:
     "45 % of the area is grass" looks ahead; "grass covers 45 %", "grass (45 %)" and "grass: 45 %" look back.
     """
     light, shared = lexicon().sets["light.words"], lexicon().sets["light.shared"]
-    before = class_before(marks, place)
+    before = nearest_class(marks, range(place - 1, -1, -1), NO_FURTHER)
     gap = marks[before + 1 : place] if before is not None else []
     is_beside = before is not None and all(mark.words in ((":",), ("(",)) for mark in gap)
     if not is_beside and not any(mark.words == ("(",) for mark in marks[max(place - 3, 0) : place]):
@@ -177,112 +163,6 @@ def class_of_percentage(marks: list[Mark], place: int) -> int | None:
             if not marks[after].among(light):
                 break
     if before is None:
-        return class_after(marks, place)
+        return nearest_class(marks, range(place + 1, len(marks)), NO_FURTHER)
     joined = before > 1 and marks[before - 1].among(AND) and "class" in marks[before - 2].kinds
     return None if joined and any(word in shared for mark in gap for word in mark.words) else before
-
-
-def class_before(marks: list[Mark], place: int) -> int | None:
-    """Return the nearest class before `place` in its sentence, with no other percentage between."""
-    for before in range(place - 1, -1, -1):
-        if "class" in marks[before].kinds:
-            return before
-        if marks[before].kinds & {"stop", "percentage"}:
-            return None
-    return None
-
-
-def class_after(marks: list[Mark], place: int) -> int | None:
-    """Return the nearest class after `place` in its sentence, with no other percentage between."""
-    for after in range(place + 1, len(marks)):
-        if "class" in marks[after].kinds:
-            return after
-        if marks[after].kinds & {"stop", "percentage"}:
-            return None
-    return None
-
-
-# Positions
-
-
-def position_claims(marks: list[Mark], without: set[int]) -> Iterator[tuple[int, int]]:
-    """Yield (class, position) for each class that `marks` place somewhere; those at the places `without` are none."""
-    links = lexicon().sets["places.parts"] | lexicon().sets["places.links"]
-    placed: list[int] = []
-    previous = -1
-    for place, mark in enumerate(marks):
-        if "position" not in mark.kinds or mark.value is None or is_course(marks, place):
-            continue
-        between = marks[previous + 1 : place]
-        if not (previous >= 0 and placed and all(m.among(links) for m in between)):  # "north and south"
-            placed = [i for i in classes_placed(marks, place) if i not in without]
-        previous = place
-        for i in placed:
-            yield int(marks[i].value), int(mark.value)
-
-
-def is_course(marks: list[Mark], place: int) -> bool:
-    """Return whether the position at `place` is an end of a course, as in "runs from the north to the south"."""
-    after = [mark for mark in marks[place + 1 : place + 4] if mark.words != ("the",)]
-    before = [mark for mark in reversed(marks[max(place - 3, 0) : place]) if mark.words != ("the",)]
-    return any(len(near) > 1 and near[0].words == ("to",) and "position" in near[1].kinds for near in (after, before))
-
-
-def classes_placed(marks: list[Mark], place: int) -> list[int]:
-    """Return the places of the classes that the position at `place` is about.
-
-    They are those after it when it begins what is said ("the northern half is forest", "northern forest"), else those
-    before it in its clause; when the clause has none, those of the next clause if the sentence begins with this one
-    ("in the north, forest"), else the last before it ("forest, mainly in the north").
-    """
-    here = clause(marks, place)
-    earlier = classes_until_position(marks, range(place - 1, here.start - 1, -1))
-    later = classes_until_position(marks, range(place + 1, here.stop))
-    if later and (not earlier or (is_subject(marks, place) and not is_beside(marks, earlier[0], place))):
-        return later
-    if earlier:
-        return earlier
-    begins = here.start == 0 or "stop" in marks[here.start - 1].kinds or "break" in marks[here.start - 1].kinds
-    if begins and here.stop < len(marks) and marks[here.stop].words == COMMA:
-        following = clause(marks, here.stop + 1) if here.stop + 1 < len(marks) else range(0)
-        return classes_until_position(marks, following)
-    before = class_in_sentence_before(marks, here.start)
-    return [] if before is None else [before]
-
-
-def classes_until_position(marks: list[Mark], places: Iterable[int]) -> list[int]:
-    """Return those of `places` that are classes, up to the first position."""
-    found = []
-    for place in places:
-        if "position" in marks[place].kinds:
-            break
-        if "class" in marks[place].kinds:
-            found.append(place)
-    return found
-
-
-def is_subject(marks: list[Mark], place: int) -> bool:
-    """Return whether the position at `place` begins a statement: a verb or a class follows its "half" or "corner"."""
-    parts, verbs = lexicon().sets["places.parts"], lexicon().sets["places.verbs"]
-    for mark in marks[place + 1 :]:
-        if "class" in mark.kinds or mark.among(verbs) or mark.kinds & {"most_before"}:
-            return True
-        if not mark.among(parts):
-            return False
-    return False
-
-
-def is_beside(marks: list[Mark], before: int, place: int) -> bool:
-    """Return whether the position at `place` belongs to the class at `before`, as in "the lake in the north"."""
-    words = lexicon().sets["places.beside"]
-    return all(mark.among(words) for mark in marks[before + 1 : place])
-
-
-def class_in_sentence_before(marks: list[Mark], place: int) -> int | None:
-    """Return the nearest class before `place` in its sentence."""
-    for before in range(place - 1, -1, -1):
-        if "class" in marks[before].kinds:
-            return before
-        if "stop" in marks[before].kinds:
-            return None
-    return None

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ TOKEN = re.compile(
 DASHES = re.compile(r"\s[-–—]+\s|—")  # between words; they part clauses
 HYPHENS = re.compile(r"(?<=[a-z])[-‐‑–_/](?=[a-z])")  # within a word
 STOPS = frozenset(".;!?")
+COMMA = (",",)
 LONGEST = 6  # words of a phrase
 WORDS_KEPT = 1 << 16  # what is kept of words seen is bounded
 
@@ -141,3 +143,28 @@ def marks_of(caption: str) -> list[Mark]:
         marks.append(mark)
         place += len(mark.words)
     return marks
+
+
+def clause(marks: list[Mark], place: int) -> range:
+    """Return the places of the clause around `place`: up to the punctuation and the words that part clauses."""
+    start, end = place, place
+    while start > 0 and not parts_clauses(marks[start - 1]):
+        start -= 1
+    while end < len(marks) and not parts_clauses(marks[end]):
+        end += 1
+    return range(start, end)
+
+
+def parts_clauses(mark: Mark) -> bool:
+    """Return whether a clause ends at `mark`."""
+    return mark.words == COMMA or bool(mark.kinds & {"stop", "break"})
+
+
+def nearest_class(marks: list[Mark], places: Iterable[int], until: frozenset[str]) -> int | None:
+    """Return the first of `places` that is a class, None when a mark of one of the kinds `until` comes before it."""
+    for place in places:
+        if "class" in marks[place].kinds:
+            return place
+        if marks[place].kinds & until:
+            return None
+    return None
