@@ -29,7 +29,7 @@ class Fate:
     """How a batch ends, and what its answers are like.
 
     Attributes:
-        end: completed, expired, failed or cancelled.
+        end: completed, expired, failed (nothing is run) or failed late (some of it was).
         share: part of the requests that is run, the first of them.
         code, message: why it failed.
         output: whether there is an output file at all.
@@ -164,7 +164,7 @@ class BatchServer:
         elif batch["status"] == "in_progress":
             batch["status"] = "finalizing"
         elif batch["status"] == "finalizing":
-            self.run(batch, self.fate_of[number].end)
+            self.run(batch, self.fate_of[number].end.removesuffix(" late"))
         elif batch["status"] == "cancelling":
             self.run(batch, "cancelled")
         return batch

@@ -345,6 +345,12 @@ def test_an_expired_batch_keeps_its_answers_and_only_the_rest_is_sent_again(serv
     assert [len(requests) for requests in server.requests.values()] == [5, 5, 2, 5, 3]
 
 
+def test_a_batch_that_fails_on_the_way_keeps_its_answers(server, caption, tmp_path):
+    server.fates += [Fate("failed late", share=0.6)]
+    assert caption().exit_code == 0
+    check_whole(tmp_path, server)
+
+
 def test_what_always_expires_is_given_up(server, caption, tmp_path):
     server.fates += [Fate("expired", share=0)] * 9
     told = one_line(caption())

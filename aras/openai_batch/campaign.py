@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aras.errors import UserError
+from aras.openai_batch import steps
 from aras.openai_batch.ledger import COLLECTED, UPLOADED, SentBatch
 from aras.openai_batch.requests import FileLimits, Prices
 from aras.openai_batch.service import BatchService, Busy
@@ -84,7 +85,7 @@ class Campaign:
         """Take `batch` as far as it goes; hold back when the server is busy."""
         queued = self.queued
         try:
-            stream.advance(batch, self.service, self.settle, send)
+            steps.advance(stream, batch, self.service, self.settle, send)
         except Busy as busy:
             self.hold_back(stream, busy, queued)
             if busy.queue_full and batch.step == UPLOADED:
@@ -96,7 +97,7 @@ class Campaign:
     def cancel(self) -> None:
         """Ask for an end of all that is on its way."""
         for stream in self.streams:
-            stream.cancel(self.service, self.settle)
+            steps.cancel(stream, self.service, self.settle)
 
     def hold_back(self, stream: CaptionStream, busy: Busy, queued: int) -> None:
         """Send nothing for a while, longer each time in a row, and less when the server's queue was full."""

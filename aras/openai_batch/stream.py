@@ -1,40 +1,18 @@
-"""The requests of one caption table, led from a file on disk to rows in the table.
+"""The requests of one caption table: which there are to send, which are on their way, which are over."""
 
-`advance` takes a batch as far as it goes: written -> uploaded -> creating -> created -> collected. It is the same
-function for a new batch, for one that a killed run left at any step, and for one whose creation got no answer.
-"""
-
-import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from aras.captions.loop import names_done
-from aras.captions.prompts import Prompts, has_numbers
+from aras.captions.prompts import Prompts
 from aras.captions.table import CaptionTable
 from aras.captions.table import names_in as table_names
 from aras.captions.work import Work, shards_of
 from aras.errors import UserError
 from aras.files import write_bytes
-from aras.openai_batch.answers import Answers, Failure
-from aras.openai_batch.ledger import (
-    COLLECTED,
-    CREATED,
-    CREATING,
-    MAY_RUN,
-    REFUSED,
-    UPLOADED,
-    WRITTEN,
-    SentBatch,
-    read_ledger,
-)
+from aras.openai_batch.ledger import CREATING, MAY_RUN, REFUSED, WRITTEN, SentBatch, read_ledger
 from aras.openai_batch.requests import Decoding, FileLimits, Question, names_in, write_requests
-from aras.openai_batch.service import BatchService, Busy, Refused, Uncertain, is_queue_full
+from aras.openai_batch.service import BatchService
 
-if TYPE_CHECKING:
-    from openai.types import Batch
-
-ENDED = {"completed", "expired", "cancelled"}
-LOOKS = 3  # at an answer file that is not there or is short of lines, before it is believed
 HAS_NUMBERS = "the caption has numbers"
 
 
@@ -47,6 +25,7 @@ class CaptionStream:
         table: the caption table; None until it is opened to collect.
         captioned: names that have a caption there.
         sent: names of the requests of each batch that is not over, by its number.
+        looks: how often the answers of a batch were short of what the server counts, by its number.
     """
 
     def __init__(self, work: Work, prompts: Prompts, decoding: Decoding, tell: Callable[[str], None]) -> None:
@@ -57,7 +36,7 @@ class CaptionStream:
         self.captioned = table_names(work.output)
         self.elsewhere = names_done(work) - self.captioned  # in the CSVs of shards
         self.sent = {batch.number: self.requested(batch) for batch in self.ledger.open}
-        self.looks: dict[int, int] = {}  # by the batch's number
+        self.looks: dict[int, int] = {}
 
     def requested(self, batch: SentBatch) -> set[str]:
         """Return the names in the request file of `batch`; none if it is not there."""
@@ -143,155 +122,11 @@ class CaptionStream:
         self.sent[number] = self.requested(batch)
         return batch
 
-    def advance(self, batch: SentBatch, service: BatchService, settle: float, send: bool = True) -> None:
-        """Take `batch` as many steps as it goes now.
-
-        Args:
-            batch: one that is not over.
-            service: the server.
-            settle: seconds that a new batch may take to show in the server's list.
-            send: whether money may be spent.
-
-        Raises:
-            Busy: the server takes no batch now.
-            UserError: the server refuses it, or something else needs the user.
-        """
-        if batch.step == CREATING:
-            self.look_for(batch, service, settle)
-        if batch.step == WRITTEN and send:
-            path = self.ledger.requests_path(batch)
-            if not path.exists():
-                self.drop(batch, "its request file is gone, and was never sent")
-                return
-            batch.file = service.upload(path)
-            self.ledger.set(batch, UPLOADED)
-        if batch.step == UPLOADED and send:
-            self.create(batch, service)
-        if batch.step == CREATED:
-            self.poll(batch, service)
-
-    def create(self, batch: SentBatch, service: BatchService) -> None:
-        """Ask for `batch`, having written down that it is asked for."""
-        assert batch.file is not None
-        self.ledger.set(batch, CREATING)
-        try:
-            batch.batch = service.create(batch.file, self.ledger.metadata(batch))
-        except Uncertain as error:
-            self.ledger.set(batch, CREATING)
-            self.tell(f"batch {batch.number}: no clear answer ({error}); looking for it on the server")
-            return
-        except Busy:
-            self.ledger.set(batch, UPLOADED)
-            raise
-        except Refused:
-            self.ledger.set(batch, WRITTEN)  # the file is uploaded anew, in case that it was the reason
-            raise
-        self.ledger.set(batch, CREATED, "validating")
-
-    def look_for(self, batch: SentBatch, service: BatchService, settle: float) -> None:
-        """Find `batch` on the server; when it does not show after `settle` seconds, it was never created."""
-        asked_at = time.time()
-        found = service.find(batch.file, self.ledger.metadata(batch))
-        for twin in found[1:]:
-            service.cancel(twin.id)
-        if found:
-            batch.batch = found[0].id
-            self.ledger.set(batch, CREATED, found[0].status)
-        elif asked_at - batch.since >= settle:
-            self.ledger.set(batch, UPLOADED)
-
-    def poll(self, batch: SentBatch, service: BatchService) -> None:
-        """Look how `batch` stands, and collect it when it has ended.
-
-        Raises:
-            Busy: it was turned away because too many tokens are enqueued.
-            UserError: the server refused it as a whole.
-        """
-        assert batch.batch is not None
-        remote = service.retrieve(batch.batch)
-        batch.status = remote.status
-        batch.done = remote.request_counts.completed if remote.request_counts else 0
-        if remote.status == "failed":
-            self.refused(batch, remote)
-        elif remote.status in ENDED:
-            self.collect(batch, remote, service)
-
-    def refused(self, batch: SentBatch, remote: "Batch") -> None:
-        """Give up a batch that failed as a whole, of which nothing was run; its requests are to be sent again."""
-        errors = (remote.errors.data if remote.errors else None) or []
-        told = "; ".join(f"{e.code}: {e.message}" + (f" (line {e.line})" if e.line else "") for e in errors[:3])
-        full = [e.message or "" for e in errors if is_queue_full(e.code, e.message or "")]
-        self.drop(batch, f"failed: {told or 'no reason given'}")
-        if full:
-            raise Busy(full[0], queue_full=True)
-        raise UserError(
-            f"the server refused batch {batch.number} of {self.work.output} ({batch.batch}), and ran none of it:"
-            f" {told or 'it gives no reason'}; mend that, then run the same command again"
-        )
-
     def drop(self, batch: SentBatch, status: str) -> None:
         """Write down that the server never ran `batch`."""
         batch.tokens_in = batch.tokens_out = 0
         self.ledger.close(batch, REFUSED, status)
         self.sent.pop(batch.number, None)
-
-    def collect(self, batch: SentBatch, remote: "Batch", service: BatchService) -> None:
-        """Put the answers to `batch` into the table, then write down that it is over."""
-        asked = self.sent[batch.number]
-        answers = Answers()
-        for file in (remote.output_file_id, remote.error_file_id):
-            if file:
-                answers.read(service.content(file), asked)
-        if answers.run < batch.done and self.look_again(batch):
-            return
-        if not self.prompts.numbers:
-            self.leave_out_numbers(answers)
-        missing = asked - answers.captions.keys() - answers.failures.keys() - answers.cancelled
-        lost = batch.done > 0 and not remote.output_file_id  # run and paid for, so not sent again unasked
-        if lost or remote.status != "cancelled":
-            why = f"batch {batch.batch} is {remote.status} without " + ("an output file" if lost else "its answer")
-            answers.failures |= dict.fromkeys(missing, Failure(why, lost))
-        assert self.table is not None
-        self.table.append(answers.captions)
-        self.ledger.add_failures(answers.failures)
-        for name in answers.captions:
-            self.ledger.failed.pop(name, None)
-        self.settle_tokens(batch, remote, answers)
-        if self.ledger.queue_limit:  # there is room again, and a batch too many costs nothing
-            self.ledger.queue_limit *= 2
-        self.ledger.close(batch, COLLECTED, remote.status)
-        del self.sent[batch.number]
-        if answers.oddities:
-            self.tell(f"batch {batch.number}: left out of the answers: {answers.oddities}")
-
-    def look_again(self, batch: SentBatch) -> bool:
-        """Return whether answers that are short of what the server counts may still be complete at another look."""
-        self.looks[batch.number] = self.looks.get(batch.number, 0) + 1
-        return self.looks[batch.number] < LOOKS
-
-    def leave_out_numbers(self, answers: Answers) -> None:
-        """Make failures of captions with numbers; the first time they are asked for again, more sternly."""
-        for name in [name for name, caption in answers.captions.items() if has_numbers(caption)]:
-            del answers.captions[name]
-            asked_sternly = self.ledger.failed.get(name, (0, ""))[1] == HAS_NUMBERS
-            answers.failures[name] = Failure(HAS_NUMBERS, asked_sternly)
-
-    def settle_tokens(self, batch: SentBatch, remote: "Batch", answers: Answers) -> None:
-        """Put the tokens paid for `batch` in the place of the estimate."""
-        usage = remote.usage
-        batch.tokens_in = (usage.input_tokens if usage else 0) or answers.tokens_in
-        batch.tokens_out = (usage.output_tokens if usage else 0) or answers.tokens_out
-
-    def cancel(self, service: BatchService, settle: float) -> None:
-        """Ask for an end of every batch on its way; what was not sent yet is not sent."""
-        for batch in self.ledger.open:
-            if batch.step == CREATING:
-                self.look_for(batch, service, settle)
-            if batch.step == CREATED and batch.batch and batch.status != "cancelling":
-                service.cancel(batch.batch)
-                batch.status = "cancelling"
-            elif batch.step in (WRITTEN, UPLOADED):
-                self.drop(batch, "cancelled before it was sent")
 
     def forget_failures(self) -> None:
         """Let the next run try again what was given up in this one."""
