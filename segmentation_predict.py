@@ -279,7 +279,8 @@ def main(context: click.Context, **options: Any) -> None:
     confidence.csv has the mean probability of the class that each pixel was given, over all pixels and over those of
     each class; a class that the image was not given is empty.
 
-    Under torchrun the batches are dealt to its processes, each on a GPU of its own and with --workers of its own.
+    Under torchrun the batches are dealt to its processes, each on a GPU of its own and with --workers of its own;
+    rasters are labelled by one process, which reads them itself.
 
     To resume, run the same command again. It labels again what was drawn again under the same name, and deletes the
     masks and rows of images that are gone.

@@ -8,7 +8,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -97,7 +97,7 @@ def new_raster(path: Path, source: Any, is_labels: bool) -> Any:
 
 @contextmanager
 def failure_told(path: Path) -> Iterator[None]:
-    """Turn what GDAL raises while it writes `path` into a `UserError`; other than for a full disk it rarely does."""
+    """Turn what GDAL raises while it writes `path` into a `UserError`; a full disk is nearly always why."""
     import rasterio
     from rasterio._err import CPLE_BaseError  # what comes through where rasterio has no exception of its own
 
@@ -121,6 +121,11 @@ class Unfinished:
         with failure_told(self.path):
             self.file.write(rows, 1, window=((top, top + len(rows)), (0, rows.shape[1])))
 
+    def close(self) -> None:
+        """Have GDAL write what it still holds back."""
+        with failure_told(self.path):
+            self.file.close()
+
     def finish(self) -> None:
         """Have `path` be what was written, tiled and with overviews.
 
@@ -133,8 +138,8 @@ class Unfinished:
 
         cog = self.raw.with_suffix(".cog.tif")
         options = {"compress": "deflate", "blocksize": TILE_SIDE, "bigtiff": "if_safer", "num_threads": "all_cpus"}
+        self.close()
         with failure_told(self.path):
-            self.file.close()
             resampling = "mode" if self.is_labels else "average"
             rasterio.shutil.copy(self.raw, cog, driver="COG", overview_resampling=resampling, **options)
             found = checksum_of(cog)
@@ -161,22 +166,27 @@ def unfinished_files(target: Target, source: Any, maps: bool) -> Iterator[list[U
     """Yield the files to write rows to, labels first, and have them become the outputs when the body ends well."""
     import rasterio
 
-    shutil.rmtree(target.work, ignore_errors=True)
-    target.work.mkdir(parents=True)
     paths = [target.labels, target.confidence] if maps else [target.labels]
-    with rasterio.Env(**CACHE), warnings.catch_warnings():
+    with empty_folder(target.work), rasterio.Env(**CACHE), warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         files = [Unfinished(path, target.work, source, path == target.labels) for path in paths]
-        try:
-            yield files
-            write_text(target.names, text_of_names())
-            for file in reversed(files):  # the labels last, which tell that all is done
-                file.finish()
-        finally:
-            for file in files:
-                with failure_told(file.path):
-                    file.file.close()
-            shutil.rmtree(target.work, ignore_errors=True)
+        for file in files:
+            stack.callback(file.close)
+        yield files
+        write_text(target.names, text_of_names())
+        for file in reversed(files):  # the labels last, which tell that all is done
+            file.finish()
+
+
+@contextmanager
+def empty_folder(folder: Path) -> Iterator[None]:
+    """Have `folder` be there, empty at first, while the body runs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def text_of_names() -> str:

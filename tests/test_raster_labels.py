@@ -374,6 +374,7 @@ def test_a_disk_that_is_full_leaves_no_raster(tmp_path, weights):
     assert "free some disk space" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.tif").exists()
+    assert not (tmp_path / "out.tif.work").exists()
 
 
 PEAK = """
