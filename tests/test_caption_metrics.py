@@ -3,6 +3,10 @@
 import csv
 import itertools
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from aras.files import sole_writer
 from aras.legend import CLASS_NAMES, NUM_CLASSES, class_percentages, mask_image, read_mask
 from caption_metrics import main
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES_OF = ("trees", "shrubs", "grassland", "cropland", "buildings", "bare soil", "water")
 
 
@@ -308,6 +313,35 @@ def test_what_is_written_is_whole_or_the_old_one(measure, shares, tmp_path, monk
     monkeypatch.undo()
     assert measure(path)[1]["streams"]["text"]["grounding"]["f1"]["value"] == 1
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def children_of(pid):
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_and_the_next_ends_as_an_unbroken_one(measure, shares, dataset, tmp_path):
+    captions = [true_caption(row) for row in shares.values()]
+    path = write_table(tmp_path / "test_text.csv", [(f"{i}.png", captions[i % 70]) for i in range(8_000)])
+    _, unbroken = measure(path, output=tmp_path / "unbroken")
+    out = tmp_path / "out"
+    options = ["--data", dataset, "--output", out, "--workers", "2", "--clip", "none"]
+    for seconds in (0, 1.5):
+        process = subprocess.Popen([sys.executable, ROOT / "caption_metrics.py", path, *options])
+        while not (workers := children_of(process.pid)):
+            time.sleep(0.05)
+        time.sleep(seconds)
+        workers = children_of(process.pid)
+        process.kill()
+        process.wait()
+        assert not (out / "caption_metrics.json").exists()
+        patience = time.monotonic() + 60
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < patience, "a worker outlives the run"
+            time.sleep(0.1)
+    subprocess.run([sys.executable, ROOT / "caption_metrics.py", path, *options], check=True)
+    assert json.loads((out / "caption_metrics.json").read_text())["streams"] == unbroken["streams"]
 
 
 def test_without_a_clip_model_one_line_says_so(run, shares, dataset, tmp_path, monkeypatch):

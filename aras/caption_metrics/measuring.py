@@ -2,13 +2,15 @@
 
 import heapq
 import itertools
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -168,7 +170,7 @@ def measured_batches(rows: Iterable[Row], truth: Truth, present: float, workers:
         yield from (measure(batch, shares, untold, present) for batch, shares in every)
         return
     waiting: deque[Future[Measured]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         try:
             for batch, shares in every:
                 waiting.append(pool.submit(measure, batch, shares, untold, present))
@@ -182,6 +184,18 @@ def measured_batches(rows: Iterable[Row], truth: Truth, present: float, workers:
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it is killed, which would else leave it waiting for ever."""
+    parent = parent_process()
+
+    def wait() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
