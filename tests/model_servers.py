@@ -104,7 +104,7 @@ def fit_for_llama_cpp(model: Path) -> None:
     """Change the random Gemma 3 in the folder `model` so that it can be converted, and never writes nothing.
 
     The vision tower's tensors get the names of published weights. Tokens that show nothing, among them those that end
-    a text, have an embedding of zero, which is their row of the output too: the model prefers any other.
+    a text, have a logit of zero: the model prefers some other.
     """
     from safetensors.torch import load_file, save_file
     from transformers import AutoTokenizer
@@ -113,7 +113,7 @@ def fit_for_llama_cpp(model: Path) -> None:
     blank = [i for i in range(len(tokenizer)) if not tokenizer.decode([i], skip_special_tokens=True).strip()]
     file = model / "model.safetensors"
     tensors = load_file(file)
-    tensors["language_model.model.embed_tokens.weight"][blank] = 0
+    tensors["language_model.lm_head.weight"][blank] = 0
     old, new = "vision_tower.", "vision_tower.vision_model."
     save_file({name.replace(old, new): tensor for name, tensor in tensors.items()}, file, {"format": "pt"})
 
