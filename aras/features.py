@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TORN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 """What reading an .npz raises when it is damaged or another file, by where the damage is."""
 
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 
 
 def pooled_features(encoder: "torch.nn.Module", images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -132,9 +132,10 @@ def _write_empty(path: Path, shape: tuple[int, int]) -> None:
 
 def _lacking(rows: Path) -> np.ndarray:
     """Return which rows of the array file `rows` are not written in full, (N,) bool."""
-    array = np.load(rows, mmap_mode="r")
-    starts = range(0, len(array), ROWS_AT_ONCE)
-    return np.concatenate([np.isnan(array[start : start + ROWS_AT_ONCE]).any(axis=1) for start in starts])
+    starts = range(0, len(np.load(rows, mmap_mode="r")), ROWS_AT_ONCE)
+    # Mapped anew for each block: pages of a lasting map would count as this process's memory.
+    blocks = (np.load(rows, mmap_mode="r")[start : start + ROWS_AT_ONCE] for start in starts)
+    return np.concatenate([np.isnan(block).any(axis=1) for block in blocks])
 
 
 def _fill(
@@ -174,7 +175,6 @@ def _fill(
                     raise UserError(
                         f"the encoder gives {names[0]} features that are no finite numbers; give other --weights"
                     )
-                # Mapped for the moment of writing: pages of a lasting map would count as this process's memory.
                 np.load(rows, mmap_mode="r+")[np.searchsorted(images.names, names)] = found
     return failures
 
