@@ -8,11 +8,13 @@ set; it is not sent on to another host.
 import base64
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Semaphore, Thread
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aras.captions.batching import cleaned
@@ -27,8 +29,10 @@ from aras.pairs import read_image
 RETRIES = 6
 """Of one request, after pauses of 0.5, 1, 2, 4, 8 and 8 seconds; up to 2 minutes when the server asks for it."""
 
-AHEAD = 4
-"""Requests made ready or waiting to be handed on, for each one that is under way."""
+T = TypeVar("T")
+
+AHEAD = 3
+"""Requests begun or answered and not handed on yet, for each one that may be under way."""
 
 
 @dataclass(frozen=True)
@@ -126,20 +130,35 @@ def answers_in_order(items: Iterable[Item], prompts: Prompts, endpoint: Endpoint
     """
     waiting: deque[tuple[str, Future[str | CaptionError]]] = deque()
     items = iter(items)
-    pool = ThreadPoolExecutor(endpoint.concurrency)
-    try:
-        while True:
-            while len(waiting) < AHEAD * endpoint.concurrency and (item := next(items, None)):
-                waiting.append((item.name, pool.submit(ask, item, prompts, endpoint, client)))
-            if not waiting:
-                return
-            answers: Answers = {}
-            while waiting and (not answers or is_answered(waiting[0][1])):
-                name, future = waiting.popleft()
-                answers[name] = future.result()
-            yield answers
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    turns = Semaphore(endpoint.concurrency)
+    while True:
+        while len(waiting) < AHEAD * endpoint.concurrency and (item := next(items, None)):
+            waiting.append((item.name, begun(turns, partial(ask, item, prompts, endpoint, client))))
+        if not waiting:
+            return
+        answers: Answers = {}
+        while waiting and (not answers or is_answered(waiting[0][1])):
+            name, future = waiting.popleft()
+            answers[name] = future.result()
+        yield answers
+
+
+def begun(turns: Semaphore, work: "Callable[[], T]") -> "Future[T]":
+    """Return what will hold the result of `work`, which runs in a thread of its own when there is a turn.
+
+    The thread is a daemon: an interrupted run ends at once and not when the last request has been answered.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        with turns:
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 - raised again where the result is taken
+                future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def is_answered(future: "Future[Any]") -> bool:

@@ -38,7 +38,13 @@ def beside(output: Path, what: str) -> Path:
 
 def names_done(work: Work) -> set[str]:
     """Return the names that have a caption: in the CSV of the whole set or in that of any shard."""
-    return set().union(*(names_in(path) for path in (work.table, *shards_of(work.table))))
+    return names_elsewhere(work) | names_in(work.output)
+
+
+def names_elsewhere(work: Work) -> set[str]:
+    """Return the names that have a caption in another CSV of the set than the one that `work` writes."""
+    others = {work.table, *shards_of(work.table)} - {work.output}
+    return set().union(*(names_in(path) for path in others))
 
 
 def join_shards(work: Work, options: dict[str, object], free: frozenset[str]) -> int:
@@ -87,12 +93,12 @@ def caption_all(
     Raises:
         UserError: so many items failed in a row that the fault is not theirs.
     """
-    settle(work.output)
     failures = beside(work.output, "failures.csv")
+    failures.unlink(missing_ok=True)
     failed = in_a_row = 0
     with open_table(work.output) as table:
         pending: set[str] = set()
-        items = noted(work.items(names_done(work)), pending)
+        items = noted(work.items(table.names | names_elsewhere(work)), pending)
         for answers in answers_of(generate, items, prompts):
             bad = save(answers, table, failures)
             pending.difference_update(answers)

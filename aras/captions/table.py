@@ -107,7 +107,7 @@ def mend(path: Path) -> tuple[set[str], Counter[str]]:
 
 def fault_of(record: bytes, names: set[str], path: Path) -> str:
     """Return what is wrong with `record`, or an empty text; its name goes into `names` if it has a caption."""
-    if record in (HEADER, BYTE_ORDER_MARK + HEADER) and not names:
+    if not names and record in (HEADER, BYTE_ORDER_MARK + HEADER):
         return "" if record == HEADER else "byte order mark"
     name, caption = parsed(record, path)
     if (name, caption) == COLUMNS:
@@ -158,7 +158,13 @@ def parsed(record: bytes, path: Path) -> tuple[str, str]:
         text = record.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8 ({error}); save it as UTF-8, or name another output") from None
-    rows = list(csv.reader(io.StringIO(text, newline=""))) if '"' in text else [text.rstrip("\r\n").split(",")]
+    name, _, rest = text.rstrip("\r\n").partition(",")
+    if '"' not in text and rest.count(",") == 0 and "," in text:
+        return name, rest
+    inner = rest[1:-1]
+    if len(rest) > 1 and rest[0] == rest[-1] == '"' and '"' not in name and inner.count('"') == 2 * inner.count('""'):
+        return name, inner.replace('""', '"')  # as our rows are; five times as fast as the csv module on one row
+    rows = list(csv.reader(io.StringIO(text, newline="")))
     if len(rows) != 1 or len(rows[0]) != 2:
         told = text.strip()[:60]
         raise UserError(f"{path} is no table of {','.join(COLUMNS)}: it has the line {told!r}; name another output")
