@@ -25,7 +25,7 @@ from aras.errors import UserError
 from aras.evaluation import evaluate
 from aras.files import read_json, remove_parts, sole_writer, write_json
 from aras.inference import PRECISIONS, check_takes, precision_of
-from aras.learning import State, check_finite, is_over, new_state, resume, save, told_epoch, train_steps
+from aras.learning import check_finite, is_over, told_epoch, train_steps
 from aras.loading import LOADER_WORKERS
 from aras.losses import LOSSES, loss_named
 from aras.pairs import GENERATED
@@ -47,6 +47,7 @@ from aras.training import (
     share_cores,
     told_device,
 )
+from aras.training_state import State, new_state, resume, save
 
 if TYPE_CHECKING:
     import torch

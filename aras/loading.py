@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aras.command import cores
-from aras.distributed import is_first, world_size
+from aras.distributed import is_first
 from aras.errors import UserError
-from aras.pairs import SUFFIX, Pairs, ignore_unsure, image_size, read_image, read_pair, told_size
-from aras.segmenter import STRIDE
+from aras.pairs import SUFFIX, Pairs, ignore_unsure, read_image, read_pair
 from aras.training import mixed_seed
 
 if TYPE_CHECKING:
@@ -71,39 +70,6 @@ class PairSet:
 def is_labelled(pairs: Pairs) -> bool:
     """Return whether a model gave `pairs` their masks."""
     return pairs.masks.parent.name == "synth"
-
-
-def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, int]:
-    """Return (height, width) of the first image of `sets`, which are to be trained on in batches of `batch_size`.
-
-    Raises:
-        UserError: a side is no multiple of `STRIDE`; there are too few images, or images in a batch; or a confidence
-            map is missing where labels less sure than `least` are to be left out.
-    """
-    first = sets[0].image(0)
-    size = image_size(first)
-    if size[0] % STRIDE or size[1] % STRIDE:
-        raise UserError(
-            f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
-            " with such a --patch-size"
-        )
-    if sum(map(len, sets)) < max(2, world_size()):
-        raise UserError(
-            f"{first.parent} has {sum(map(len, sets))} images to train on; batch normalisation needs two, and each"
-            " process one, so add --train sets"
-        )
-    if batch_size < world_size():
-        raise UserError(f"--batch-size {batch_size} is shared out by {world_size()} processes; raise it to that")
-    for pairs in filter(is_labelled, sets) if least else ():
-        folder = pairs.confidence(0).parent
-        there = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-        for index, name in enumerate(pairs.names):
-            if f"{name}{SUFFIX}" not in there:
-                raise UserError(
-                    f"{pairs.confidence(index)} is missing; write the maps with segmentation_predict.py"
-                    " --confidence-maps"
-                )
-    return size
 
 
 class PaperAugmentation:

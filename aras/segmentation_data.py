@@ -1,5 +1,6 @@
 """What a segmenter is trained, validated and tested on: the options that say so, and the batches that they make."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aras.batches import EvalBatches, TrainBatches
-from aras.distributed import from_first
-from aras.loading import PairSet, PaperAugmentation, check_sets, loader_of
-from aras.pairs import Pairs, find_pairs, told_size
+from aras.distributed import from_first, world_size
+from aras.errors import UserError
+from aras.loading import PairSet, PaperAugmentation, is_labelled, loader_of
+from aras.pairs import SUFFIX, Pairs, find_pairs, image_size, told_size
 from aras.run_folder import RunFolder
 from aras.sampling import EpochOrder, balanced_weights, class_shares, mix_of
+from aras.segmenter import STRIDE
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +109,39 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
         {name: pairs.told for name, pairs in zip(names, found, strict=True)},
         f"{told} to train on, {len(val):,} val, {len(test):,} test, {told_size(size)} each",
     )
+
+
+def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, int]:
+    """Return (height, width) of the first image of `sets`, which are to be trained on in batches of `batch_size`.
+
+    Raises:
+        UserError: a side is no multiple of `STRIDE`; there are too few images, or images in a batch; or a confidence
+            map is missing where labels less sure than `least` are to be left out.
+    """
+    first = sets[0].image(0)
+    size = image_size(first)
+    if size[0] % STRIDE or size[1] % STRIDE:
+        raise UserError(
+            f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
+            " with such a --patch-size"
+        )
+    if sum(map(len, sets)) < max(2, world_size()):
+        raise UserError(
+            f"{first.parent} has {sum(map(len, sets))} images to train on; batch normalisation needs two, and each"
+            " process one, so add --train sets"
+        )
+    if batch_size < world_size():
+        raise UserError(f"--batch-size {batch_size} is shared out by {world_size()} processes; raise it to that")
+    for pairs in filter(is_labelled, sets) if least else ():
+        folder = pairs.confidence(0).parent
+        there = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        for index, name in enumerate(pairs.names):
+            if f"{name}{SUFFIX}" not in there:
+                raise UserError(
+                    f"{pairs.confidence(index)} is missing; write the maps with segmentation_predict.py"
+                    " --confidence-maps"
+                )
+    return size
 
 
 def epoch_order(options: Options, sets: list[Pairs]) -> EpochOrder:

@@ -14,12 +14,12 @@ from aras.evaluation import evaluate
 from aras.figures import draw_confusion, draw_curves
 from aras.files import write_json
 from aras.inference import SYMMETRIES, precision_of
-from aras.learning import State
 from aras.legend import CLASS_NAMES
 from aras.losses import loss_named
 from aras.scoring import intervals, tile_table
 from aras.segmentation_data import Loaders, Options
 from aras.training import read_lines
+from aras.training_state import State
 
 if TYPE_CHECKING:
     import torch
