@@ -185,7 +185,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option(
     "--near",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=click.FloatRange(0.6, 1),  # below, MinHash would miss more than one pair in ten
     default=0.7,
     show_default=True,
     help="Similarity from which on captions are near-duplicates: 3 other words in 40 leave 0.75.",
