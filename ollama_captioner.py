@@ -40,8 +40,6 @@ MAX_NEW_TOKENS = 100
 ANSWERS_WITHIN = 20.0
 """Seconds in which a server that runs tells of its models."""
 
-DURATION = re.compile(r"(\d+(\.\d+)?(ms|s|m|h))+")
-
 
 def full_name(model: str) -> str:
     """Return `model` with its tag; Ollama's is `latest` where none is given."""
@@ -125,11 +123,10 @@ def load(options: dict[str, Any]) -> Generate:
 
 def duration(context: click.Context, option: click.Parameter, text: str) -> float | str:
     """Return a duration as Ollama takes it: seconds as a number, or text with units."""
-    try:
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
         return float(text)
-    except ValueError:
-        if DURATION.fullmatch(text):
-            return text
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+        return text
     raise click.BadParameter(f"{text} is no duration; give seconds, or such as 30s, 10m or 2h; -1 is for ever")
 
 

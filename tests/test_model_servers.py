@@ -100,6 +100,6 @@ def test_endpoint_of_llama_cpp(script, llama, data, run, tmp_path):
     (table,) = tmp_path.glob("*.csv")
     found = captions(table)
     assert sorted(found) == [f"N41E031_000_{i:03d}.png" for i in range(8)]
-    assert len(set(found.values())) > 4
+    assert len(set(found.values())) > 1
     record = json.loads((tmp_path / f"{table.name}.run.json").read_text())
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", record["options"]["endpoint"])

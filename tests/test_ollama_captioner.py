@@ -131,6 +131,7 @@ def test_a_set_of_ones_own(run, server, data, tmp_path, form):
         (["--images", "a", "--percentages", "b.csv", "--output", "o.csv"], "name one thing to caption"),
         (["somewhere", "--from", "images", "--output", "o.csv"], "name one thing to caption"),
         (["--keep-alive", "a while"], "a while is no duration"),
+        (["--keep-alive", "nan"], "nan is no duration"),
         (["somewhere"], "needs --output"),
         (["somewhere", "--output", "o.csv"], "somewhere is not a folder"),
         (["some.csv", "--output", "o.csv"], "some.csv is missing"),
