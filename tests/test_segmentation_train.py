@@ -146,27 +146,23 @@ def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data):
     assert_same_run(copied, unbroken)
 
 
-BEFORE_TEST = [
-    *((segmentation_train, name) for name in ("append_line", "save")),
-    *((RunFolder, "save_best"), (aras.run_folder, "keep_also_as")),
-]
-AT_TEST = [
-    *((aras.testing, name) for name in ("fit_tensors", "draw_curves", "draw_confusion", "write_json")),
-    (RunFolder, "prediction_writer"),
+SLOW = pytest.mark.slow
+WRITES = [  # and which call of them
+    *((segmentation_train, name, 2) for name in ("append_line", "save")),
+    *((RunFolder, "save_best", 2), (aras.run_folder, "keep_also_as", 2), (RunFolder, "prediction_writer", 1)),
+    *((aras.testing, name, 1) for name in ("fit_tensors", "draw_curves", "draw_confusion", "write_json")),
 ]
 
 
+@pytest.mark.parametrize("when", [pytest.param("before", marks=SLOW), "after"])
 @pytest.mark.parametrize(
-    "owner, name, when",
-    [
-        *((*write, when) for write in BEFORE_TEST for when in ("before", "after")),
-        *((*write, "before") for write in AT_TEST),
-    ],
+    "owner, name, call",
+    [pytest.param(*write, marks=() if write[1] in ("save", "prediction_writer") else SLOW) for write in WRITES],
 )
 def test_a_run_cut_off_beside_any_write_ends_as_an_unbroken_one(
-    unbroken, data, tmp_path, monkeypatch, owner, name, when
+    unbroken, data, tmp_path, monkeypatch, owner, name, call, when
 ):
-    cut_at(monkeypatch, owner, name, 1 if (owner, name) in AT_TEST else 2, when)
+    cut_at(monkeypatch, owner, name, call, when)
     outdir = tmp_path / "segmentation"
     assert train(data, outdir, "--epochs", 2).exit_code != 0
     monkeypatch.undo()
@@ -202,7 +198,7 @@ def test_a_torn_checkpoint_deleted_as_told_trains_from_the_first_epoch(unbroken,
 FINISHED = ("best.pt", f"best_{NAME}.pth", f"{NAME}.zip", "curves.png", "confusion_matrix.png")
 
 
-@pytest.mark.parametrize("gone", [*((name,) for name in FINISHED), FINISHED])
+@pytest.mark.parametrize("gone", [*(pytest.param((name,), marks=SLOW) for name in FINISHED), FINISHED])
 def test_what_a_finished_run_lost_is_made_again(unbroken, data, tmp_path, gone):
     outdir = tmp_path / "segmentation"
     shutil.copytree(unbroken, outdir)
@@ -510,7 +506,7 @@ def test_wandb_runs_offline_without_login_and_holds_what_the_folder_holds(data, 
         assert (run.files / last[name]["path"]).read_bytes() == (outdir / f"{name}.png").read_bytes()
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(data, tmp_path, processes):
     """Each is killed when it has written so many checkpoints, at each step and epoch one, or a moment later."""
@@ -551,7 +547,7 @@ def kill_all_of(process):
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
+@SLOW
 def test_it_learns_a_world_that_can_be_learned(tmp_path, run):
     """Four epochs of 160 images reach 0.9; guessing scores 0.14 and one epoch about half."""
     data = make_dataset(tmp_path / "ARAS400k", size=(64, 64), train=160, val=24, test=24)
