@@ -29,7 +29,7 @@ def config_of(tiny: bool) -> Any:
     shape = (64, 128, 2, 4, 2, 16, 1000) if tiny else (4096, 12288, 36, 32, 8, 128, 151936)
     names = "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"
     text: dict[str, Any] = dict(zip((*names, "head_dim", "vocab_size"), shape, strict=True))
-    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True}
     text |= {"rope_parameters": rope | {"mrope_section": [4, 2, 2] if tiny else [24, 20, 20]}, "eos_token_id": None}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2} if tiny else {"depth": 27}
     vision |= {"out_hidden_size": text["hidden_size"], "deepstack_visual_indexes": [0, 1] if tiny else [8, 16, 24]}
