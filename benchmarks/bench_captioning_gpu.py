@@ -31,7 +31,9 @@ def config_of(tiny: bool) -> Any:
     text: dict[str, Any] = dict(zip((*names, "head_dim", "vocab_size"), shape, strict=True))
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True}
     text |= {"rope_parameters": rope | {"mrope_section": [4, 2, 2] if tiny else [24, 20, 20]}, "eos_token_id": None}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2} if tiny else {"depth": 27}
+    vision: dict[str, Any] = (
+        {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2} if tiny else {"depth": 27}
+    )
     vision |= {"out_hidden_size": text["hidden_size"], "deepstack_visual_indexes": [0, 1] if tiny else [8, 16, 24]}
     special = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     tokens = {name: text["vocab_size"] - 1 - place for place, name in enumerate(special)}

@@ -7,6 +7,7 @@ without one.
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, redirect_stderr
@@ -111,9 +112,7 @@ def fetched(source: Source, from_pretrained: Callable[..., T], **more: Any) -> T
     Raises:
         UserError: the model is not to be had.
     """
-    import huggingface_hub
-
-    huggingface_hub.utils.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news: what fails is told below
     token = os.environ.get("HF_TOKEN")
     for attempt in (False, token) if token else (False,):
         try:
