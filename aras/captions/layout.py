@@ -119,8 +119,9 @@ class Layout:
 
         bodies, _ = ndimage.label(self.labels == WATER, structure=np.ones((3, 3)))
         least = RIVER_LENGTH * max(self.labels.shape)
-        pixels = np.bincount(bodies.ravel())
-        found = [river_of(bodies == body) for body in range(1, len(pixels)) if pixels[body] >= least]
+        pixels = np.bincount(bodies.ravel())[1:]
+        boxes = enumerate(ndimage.find_objects(bodies), 1)
+        found = [river_of(bodies[box] == body) for body, box in boxes if pixels[body - 1] >= least]
         linear = [river for river in found if river.length >= max(least, RIVER_SLENDERNESS * river.width)]
         return sorted(linear, key=lambda river: -river.length)
 
