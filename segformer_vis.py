@@ -18,19 +18,19 @@ import click
 import numpy as np
 
 from aras.command import Command, data_option, device_option, workers_option
-from aras.draws import ImageDraw, blocks_of_draws, draw_images
-from aras.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
 from aras.errors import UserError
-from aras.features import cache_key, extract_features, is_cached, load_all
+from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images
+from aras.feature_maps.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
+from aras.feature_maps.features import cache_key, extract_features, is_cached, load_all
+from aras.feature_maps.neighbors import nearest_neighbors
+from aras.feature_maps.scatter import COLORS, Map, draw_map, draw_thumbnails
+from aras.feature_maps.silhouette import all_scores, distance_sums
 from aras.files import read_json, remove_parts, sole_writer, write_json, write_text
 from aras.loading import LOADER_WORKERS
-from aras.neighbors import nearest_neighbors
 from aras.pairs import GENERATED, SUFFIX
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
-from aras.scatter import COLORS, Map, draw_map, draw_thumbnails
 from aras.segmenter import ARCHITECTURES, kind_of_weights, load_segmenter
-from aras.silhouette import all_scores, distance_sums
 from aras.training import choose_device, memory_told, share_cores, told_device
 
 PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}

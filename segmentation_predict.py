@@ -19,7 +19,8 @@ from aras.command import Command, device_option, limit_option, workers_option
 from aras.errors import UserError
 from aras.files import sole_writer, write_text
 from aras.inference import SYMMETRIES
-from aras.label_files import (
+from aras.labelling.images import Labeller, Share, label_share
+from aras.labelling.outputs import (
     FAILURE_COLUMNS,
     Outputs,
     begin_folder,
@@ -31,14 +32,13 @@ from aras.label_files import (
     outputs_of,
     stamps_of,
 )
-from aras.labelling import Labeller, Share, label_share
+from aras.labelling.raster_files import has_reflectance, open_raster
+from aras.labelling.raster_labels import Windows, label_raster
+from aras.labelling.raster_targets import Target, begin_target, check_target, reflectance_max_of, targets_of
 from aras.loading import LOADER_WORKERS
 from aras.pairs import SUFFIX, stems
 from aras.patches import REFLECTANCE_MAX
 from aras.ranks import Rank, device_of, rank_of_process, start_others, tell_end, wait_for_others, wait_for_start
-from aras.raster_files import has_reflectance, open_raster
-from aras.raster_labels import Windows, label_raster
-from aras.raster_targets import Target, begin_target, check_target, reflectance_max_of, targets_of
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
 from aras.segmenter import ARCHITECTURES, STRIDE, load_segmenter

@@ -22,20 +22,21 @@ from aras.command import Command, data_option, device_option, limit_option, seed
 from aras.confusion import SCORES, score_table, scores
 from aras.distributed import from_first, is_first, process_group, sum_over_ranks, world_size
 from aras.errors import UserError
-from aras.evaluation import evaluate
 from aras.files import read_json, remove_parts, sole_writer, write_json
 from aras.inference import PRECISIONS, check_takes, precision_of
-from aras.learning import check_finite, is_over, told_epoch, train_steps
 from aras.loading import LOADER_WORKERS
-from aras.losses import LOSSES, loss_named
 from aras.pairs import GENERATED
 from aras.ranks import device_of, rank_of_process
-from aras.repeats import seeds_of, summary_of, table_of
 from aras.runs import FREE, begin_run
-from aras.sampling import SAMPLINGS, mix_of
-from aras.segmentation_data import Loaders, Options, make_loaders
+from aras.segmentation.data import Loaders, Options, make_loaders
+from aras.segmentation.evaluation import evaluate
+from aras.segmentation.learning import check_finite, is_over, told_epoch, train_steps
+from aras.segmentation.losses import LOSSES, loss_named
+from aras.segmentation.repeats import seeds_of, summary_of, table_of
+from aras.segmentation.sampling import SAMPLINGS, mix_of
+from aras.segmentation.state import State, new_state, resume, save
+from aras.segmentation.testing import score_test
 from aras.segmenter import ARCHITECTURES, build_model, load_segmenter
-from aras.testing import score_test
 from aras.tracking import Log, sample_images, wandb_log
 from aras.training import (
     append_line,
@@ -47,7 +48,6 @@ from aras.training import (
     share_cores,
     told_device,
 )
-from aras.training_state import State, new_state, resume, save
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from aras.training import mixed_seed
 if TYPE_CHECKING:
     import torch
 
-    from aras.batches import EvalBatches, Key, TrainBatches
+    from aras.segmentation.batches import EvalBatches, Key, TrainBatches
 
 PREFETCH = 4
 """Batches that each worker reads ahead, so that a slow read does not stop the GPU."""

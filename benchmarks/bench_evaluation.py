@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aras.evaluation import evaluate
 from aras.legend import COLORS, mask_image
-from aras.losses import loss_named
 from aras.pairs import find_pairs
+from aras.segmentation.evaluation import evaluate
+from aras.segmentation.losses import loss_named
 
 PATCH = 256
 ENCODER = "tu-tf_efficientnet_lite0"
@@ -41,9 +41,9 @@ MEMORY = """
 import sys
 sys.path.insert(0, {root!r})
 import numpy as np, torch
-from aras.batches import EvalBatches
-from aras.evaluation import evaluate
-from aras.losses import loss_named
+from aras.segmentation.batches import EvalBatches
+from aras.segmentation.evaluation import evaluate
+from aras.segmentation.losses import loss_named
 count, size, batch = int(sys.argv[1]), 64, 50
 model = torch.nn.Conv2d(3, 7, 1)
 class Loader:
@@ -109,9 +109,9 @@ def published(model: torch.nn.Module, data: Path) -> tuple[dict[str, float], flo
 
 def ours(model: torch.nn.Module, data: Path, workers: int) -> dict[str, float]:
     """Return the scores as segmentation_train.py finds them."""
-    from aras.batches import EvalBatches
     from aras.confusion import scores
     from aras.loading import PairSet, loader_of
+    from aras.segmentation.batches import EvalBatches
 
     device = torch.device("cpu")
     pairs = find_pairs(data, "test")

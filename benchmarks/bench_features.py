@@ -22,8 +22,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from aras.draws import draw_images
-from aras.features import extract_features, read_features
+from aras.feature_maps.draws import draw_images
+from aras.feature_maps.features import extract_features, read_features
 from aras.inference import IMAGENET_MEAN, IMAGENET_STD
 from aras.training import share_cores
 

@@ -29,13 +29,13 @@ import torch
 from joblib import Parallel, delayed
 from PIL import Image
 
-from aras.batches import TrainBatches
 from aras.command import cores
 from aras.legend import COLORS
 from aras.loading import PairSet, PaperAugmentation, batches_of, loader_of
 from aras.pairs import Pairs, find_pairs
 from aras.patches import REFLECTANCE_MAX, linear_table, png_of_image, png_of_mask
-from aras.sampling import EpochOrder
+from aras.segmentation.batches import TrainBatches
+from aras.segmentation.sampling import EpochOrder
 from benchmarks.bench_dataset_creator import real_pixels
 
 PATCH = 256

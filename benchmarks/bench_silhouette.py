@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT)]
 import click
 import numpy as np
 
-from aras.silhouette import all_scores, distance_sums
+from aras.feature_maps.silhouette import all_scores, distance_sums
 from aras.training import share_cores
 
 WIDTH = 640  # of efficientnet-b7's features

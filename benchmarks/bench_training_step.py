@@ -27,8 +27,9 @@ import click
 import torch
 
 from aras.inference import PRECISIONS, logits_of, precision_of
-from aras.learning import CLIP_NORM, new_state
-from aras.losses import loss_named
+from aras.segmentation.learning import CLIP_NORM
+from aras.segmentation.losses import loss_named
+from aras.segmentation.state import new_state
 from aras.segmenter import build_model
 
 PATCH = 256
@@ -85,7 +86,7 @@ def ours(
     precision: torch.dtype,
     compiled: bool,
 ) -> Callable[[], Any]:
-    """Return our training step, as `aras.learning.train_steps` does it."""
+    """Return our training step, as `aras.segmentation.learning.train_steps` does it."""
     state = new_state(build_model("Segformer", encoder, "none"), 1e-3, 0.0, {}, device, precision)
     model: Any = torch.compile(state.model, dynamic=False) if compiled else state.model
     model.train()

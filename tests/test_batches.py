@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import aras.distributed
-from aras.batches import EvalBatches, TrainBatches, occurrences
 from aras.ranks import Rank
-from aras.sampling import EpochOrder
+from aras.segmentation.batches import EvalBatches, TrainBatches, occurrences
+from aras.segmentation.sampling import EpochOrder
 
 
 def batches_of(count=10, batch_size=4):

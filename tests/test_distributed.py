@@ -73,9 +73,9 @@ def trained(net, images, labels, loss_of):
 def work(rank, folder):
     import torch
 
-    from aras import losses
     from aras.batch_norm import synchronised
     from aras.distributed import add_up, from_first, gathered, is_first, sum_over_ranks, world_size
+    from aras.segmentation import losses
 
     assert (world_size(), is_first()) == (WORLD, rank == 0)
     images, labels = (tensor[SHARES[rank]] for tensor in whole_batch())
@@ -110,7 +110,7 @@ def assert_close(one, other):
 
 @pytest.mark.parametrize("name", ["dice", "dice+ce"])
 def test_two_shares_have_the_loss_the_gradients_and_the_statistics_of_the_whole_batch(shared, name):
-    from aras import losses
+    from aras.segmentation import losses
 
     loss_of = {"dice": losses.dice, "dice+ce": losses.dice_and_cross_entropy}[name]
     alone = trained(model(), *whole_batch(), loss_of)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from aras import neighbors
-from aras.embedding import tsne_map
-from aras.neighbors import nearest_neighbors
-from aras.scatter import CELLS, THUMBNAIL_CELLS, Map, central_points, density_of, level_of_share
+from aras.feature_maps import neighbors
+from aras.feature_maps.embedding import tsne_map
+from aras.feature_maps.neighbors import nearest_neighbors
+from aras.feature_maps.scatter import CELLS, THUMBNAIL_CELLS, Map, central_points, density_of, level_of_share
 from aras.training import share_cores
 
 share_cores()

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from tiny_dataset import make_dataset
 
-from aras import features
-from aras.draws import blocks_of_draws, draw_images
 from aras.errors import UserError
-from aras.features import (
+from aras.feature_maps import features
+from aras.feature_maps.draws import blocks_of_draws, draw_images
+from aras.feature_maps.features import (
     cache_key,
     extract_features,
     is_cached,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aras.legend import NO_DATA, NUM_CLASSES
-from aras.losses import LOSSES, loss_named
+from aras.segmentation.losses import LOSSES, loss_named
 from aras.training import share_cores
 
 share_cores()

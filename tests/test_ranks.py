@@ -11,8 +11,8 @@ from tiny_model import ENCODER
 from aras import ranks
 from aras.errors import UserError
 from aras.files import sole_writer
-from aras.label_files import begin_folder, end_folder, names_done, outputs_of, stamps_of
-from aras.labelling import Labeller, Share, label_share
+from aras.labelling.images import Labeller, Share, label_share
+from aras.labelling.outputs import begin_folder, end_folder, names_done, outputs_of, stamps_of
 from aras.legend import read_mask
 from aras.pairs import SUFFIX
 from aras.ranks import (

@@ -211,8 +211,8 @@ def blended(tmp_path, side, overlap):
     """Return the labels of a raster of 192 x 160 pixels, put through `Blur` in windows."""
     import torch
 
-    from aras.labelling import Labeller
-    from aras.raster_labels import Windows, labelled_rows
+    from aras.labelling.images import Labeller
+    from aras.labelling.raster_labels import Windows, labelled_rows
 
     raster = write_raster(tmp_path / "seam.tif", colors_of(tmp_path, 192, 160))
     with rasterio.open(raster) as file, torch.inference_mode():
@@ -324,7 +324,7 @@ def test_a_raster_without_a_place_is_labelled_with_a_warning(tmp_path, predict):
 
 def test_a_raster_with_nothing_in_it_needs_no_model(tmp_path, predict, monkeypatch):
     raster = write_raster(tmp_path / "tile.tif", np.zeros((3, 70, 70), np.uint8))
-    monkeypatch.setattr("aras.raster_labels.probabilities_of", None)
+    monkeypatch.setattr("aras.labelling.raster_labels.probabilities_of", None)
     assert predict("--raster", raster, "--output", tmp_path / "out.tif").exit_code == 0
     assert (read_band(tmp_path / "out.tif") == NO_DATA).all()
 
@@ -379,8 +379,8 @@ def test_a_disk_that_is_full_leaves_no_raster(tmp_path, weights):
 
 PEAK = """
 import resource, runpy, sys
-import aras.raster_files
-aras.raster_files.CACHE["GDAL_CACHEMAX"] = 8 << 20  # else it grows until it is full
+import aras.labelling.raster_files
+aras.labelling.raster_files.CACHE["GDAL_CACHEMAX"] = 8 << 20  # else it grows until it is full
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -6,7 +6,7 @@ import pytest
 from aras.confusion import scores
 from aras.files import write_json
 from aras.legend import CLASS_NAMES, NUM_CLASSES
-from aras.repeats import seeds_of, summary_of, table_of
+from aras.segmentation.repeats import seeds_of, summary_of, table_of
 
 
 def a_run(seed, absent=()):

@@ -10,7 +10,7 @@ from tiny_dataset import make_dataset
 from aras.errors import UserError
 from aras.legend import CLASS_NAMES, NUM_CLASSES, mask_image, read_mask
 from aras.pairs import find_pairs
-from aras.sampling import MOST_LIFT, EpochOrder, balanced_weights, class_shares, mix_of
+from aras.segmentation.sampling import MOST_LIFT, EpochOrder, balanced_weights, class_shares, mix_of
 from aras.tables import PERCENTAGE_COLUMNS
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_dataset import make_dataset
 
 import segformer_vis
-from aras import scatter
+from aras.feature_maps import scatter
 from aras.files import sole_writer
 from aras.training import share_cores
 from segformer_vis import main, weights_or_default

@@ -16,7 +16,7 @@ from tiny_training import ENCODER, NAME, assert_same_run, command, failure, same
 
 from aras.legend import NO_DATA, NUM_CLASSES, mask_image, read_mask
 from aras.pairs import read_image
-from aras.segmentation_data import Options, make_loaders
+from aras.segmentation.data import Options, make_loaders
 
 SLOW = pytest.mark.slow
 PLAIN = Options(

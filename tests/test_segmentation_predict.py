@@ -19,8 +19,8 @@ from tiny_dataset import make_dataset
 from tiny_model import ENCODER, save_tiny_model
 
 import segmentation_predict
-from aras import labelling
 from aras.files import sole_writer
+from aras.labelling import images as labelling
 from aras.legend import CLASS_NAMES, read_mask
 from aras.pairs import read_image
 from aras.training import share_cores

@@ -19,12 +19,12 @@ from tiny_dataset import make_dataset
 from tiny_training import ENCODER, NAME, assert_same_run, command, cut_at, failure, same, tensors_of, train
 from wandb_file import read_run
 
-import aras.run_folder
-import aras.testing
+import aras.segmentation.run_folder
+import aras.segmentation.testing
 import segmentation_train
 from aras.files import sole_writer
 from aras.legend import CLASS_NAMES, read_mask
-from aras.run_folder import RunFolder
+from aras.segmentation.run_folder import RunFolder
 from aras.training import share_cores
 from segmentation_train import main
 
@@ -149,8 +149,12 @@ def test_a_kill_between_last_and_best_is_mended(unbroken, copied, data):
 SLOW = pytest.mark.slow
 WRITES = [  # and which call of them
     *((segmentation_train, name, 2) for name in ("append_line", "save")),
-    *((RunFolder, "save_best", 2), (aras.run_folder, "keep_also_as", 2), (RunFolder, "prediction_writer", 1)),
-    *((aras.testing, name, 1) for name in ("fit_tensors", "draw_curves", "draw_confusion", "write_json")),
+    *(
+        (RunFolder, "save_best", 2),
+        (aras.segmentation.run_folder, "keep_also_as", 2),
+        (RunFolder, "prediction_writer", 1),
+    ),
+    *((aras.segmentation.testing, name, 1) for name in ("fit_tensors", "draw_curves", "draw_confusion", "write_json")),
 ]
 
 

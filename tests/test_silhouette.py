@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aras import silhouette
-from aras.silhouette import all_scores, blocks_within, distance_sums, score_and_error, silhouettes_of
+from aras.feature_maps import silhouette
+from aras.feature_maps.silhouette import all_scores, blocks_within, distance_sums, score_and_error, silhouettes_of
 from aras.training import share_cores
 
 share_cores()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from aras.labelling.windows import RollingBlend, blend_weights, window_starts
 from aras.training import share_cores
-from aras.windows import RollingBlend, blend_weights, window_starts
 
 share_cores()
 SIDES = [(1, 32, 8), (31, 32, 0), (32, 32, 16), (33, 32, 8), (100, 32, 0), (100, 32, 1), (100, 32, 31), (1000, 96, 24)]

@@ -12,8 +12,8 @@ the rounding of its sum of differences; the sums here are good to 1e-7.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aras.evaluation import Loss
 from aras.legend import NO_DATA, NUM_CLASSES
+from aras.segmentation.evaluation import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor

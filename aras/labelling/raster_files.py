@@ -17,8 +17,8 @@ import numpy as np
 
 from aras.errors import UserError
 from aras.files import whole_file, write_text
+from aras.labelling.raster_targets import Target
 from aras.legend import CLASS_NAMES, COLORS, NO_DATA
-from aras.raster_targets import Target
 from aras.rasters import GDAL_OPTIONS, one_line
 
 CACHE = {"GDAL_CACHEMAX": GDAL_OPTIONS["GDAL_CACHEMAX"]}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from aras.distributed import rank, world_size
-from aras.sampling import EpochOrder
+from aras.segmentation.sampling import EpochOrder
 
 Key = tuple[int, int, int]  # epoch, index, how often the epoch had the index before
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from aras.distributed import average_gradients, rank
 from aras.errors import UserError
-from aras.evaluation import Loss
 from aras.inference import logits_of
 from aras.loading import batches_of
+from aras.segmentation.evaluation import Loss
+from aras.segmentation.state import State
 from aras.training import mixed_seed
-from aras.training_state import State
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import Any
 
 from aras.errors import UserError
 from aras.files import read_json
-from aras.label_files import check_same_weights
+from aras.labelling.outputs import check_same_weights
 from aras.patches import REFLECTANCE_MAX
 from aras.rasters import stamp_of
 from aras.runs import begin_run, check_same_options

@@ -11,13 +11,13 @@ import numpy as np
 
 from aras.errors import UserError
 from aras.inference import probabilities_of
-from aras.labelling import Labeller, bytes_of_confidence
+from aras.labelling.images import Labeller, bytes_of_confidence
+from aras.labelling.raster_files import NO_CONFIDENCE, RGB, open_raster, unfinished_files
+from aras.labelling.raster_targets import Target
+from aras.labelling.windows import RollingBlend, blend_weights, window_starts
 from aras.legend import NO_DATA
 from aras.patches import linear_table
-from aras.raster_files import NO_CONFIDENCE, RGB, open_raster, unfinished_files
-from aras.raster_targets import Target
 from aras.rasters import one_line
-from aras.windows import RollingBlend, blend_weights, window_starts
 
 
 @dataclass(frozen=True)

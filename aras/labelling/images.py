@@ -18,7 +18,7 @@ from PIL import Image
 from aras.errors import UserError
 from aras.files import write_bytes
 from aras.inference import check_takes, labels_and_confidence, sums_of_classes
-from aras.label_files import FAILURE_COLUMNS, Outputs
+from aras.labelling.outputs import FAILURE_COLUMNS, Outputs
 from aras.legend import class_percentages
 from aras.loading import ImageBatch, ImageSet
 from aras.pairs import SUFFIX

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aras.draws import ImageDraw
 from aras.errors import UserError
+from aras.feature_maps.draws import ImageDraw
 from aras.files import whole_file
 from aras.inference import logits_of, padded_to_stride
 from aras.loading import ImageBatch, ImageSet

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aras.batches import EvalBatches, TrainBatches
 from aras.distributed import from_first, world_size
 from aras.errors import UserError
 from aras.loading import PairSet, PaperAugmentation, is_labelled, loader_of
 from aras.pairs import SUFFIX, Pairs, find_pairs, image_size, told_size
-from aras.run_folder import RunFolder
-from aras.sampling import EpochOrder, balanced_weights, class_shares, mix_of
+from aras.segmentation.batches import EvalBatches, TrainBatches
+from aras.segmentation.run_folder import RunFolder
+from aras.segmentation.sampling import EpochOrder, balanced_weights, class_shares, mix_of
 from aras.segmenter import STRIDE
 
 if TYPE_CHECKING:

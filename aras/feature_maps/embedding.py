@@ -1,6 +1,6 @@
 """Maps: vectors of hundreds of dimensions laid out on a plane, so that neighbours stay neighbours.
 
-Both start from `aras.neighbors.nearest_neighbors`, so one exact search serves the two; each follows from its seed.
+Both start from `nearest_neighbors`, so one exact search serves the two; each follows from its seed.
 """
 
 import csv

@@ -10,16 +10,16 @@ from aras.checkpoints import fit_tensors, load_tensors
 from aras.confusion import scores
 from aras.distributed import from_first, is_first
 from aras.errors import UserError
-from aras.evaluation import evaluate
 from aras.figures import draw_confusion, draw_curves
 from aras.files import write_json
 from aras.inference import SYMMETRIES, precision_of
 from aras.legend import CLASS_NAMES
-from aras.losses import loss_named
 from aras.scoring import intervals, tile_table
-from aras.segmentation_data import Loaders, Options
+from aras.segmentation.data import Loaders, Options
+from aras.segmentation.evaluation import evaluate
+from aras.segmentation.losses import loss_named
+from aras.segmentation.state import State
 from aras.training import read_lines
-from aras.training_state import State
 
 if TYPE_CHECKING:
     import torch

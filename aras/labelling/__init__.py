@@ -1,0 +1,1 @@
+"""Labelling images and rasters: what segmentation_predict.py is made of."""

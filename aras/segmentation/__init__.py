@@ -1,0 +1,1 @@
+"""Training and testing a segmenter: what segmentation_train.py is made of."""
