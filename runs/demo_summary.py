@@ -52,11 +52,30 @@ def scores_of_commonest(supports: list[int]) -> dict[str, float]:
     return {"accuracy": round(share, 4), "f1": round(2 * share / (1 + share) / present, 4)}
 
 
+def feature_maps_told(path: Path) -> dict[str, Any]:
+    """Return the images of each set and the silhouettes from `path` (silhouette.json)."""
+    found = read_json(path)
+    return {
+        "images": {each["name"]: each["images"] for each in found["sets"]},
+        "silhouettes": {" and ".join(pair["sets"]): round(pair["silhouette"], 4) for pair in found["pairs"]},
+    }
+
+
+def captions_told(path: Path) -> dict[str, dict[str, Any]]:
+    """Return of each stream how many captions it has and how they fit the masks, from `path` (caption_metrics.json)."""
+    names = ("f1", "hallucination", "percentage_error")
+    return {
+        stream: {"captions": found["texts"]["captions"]}
+        | {name: (found["grounding"].get(name) or {}).get("value") for name in names}
+        for stream, found in read_json(path)["streams"].items()
+    }
+
+
 def summarized(demo: Path) -> dict[str, Any]:
     """Return the content of summary.json from what the stages wrote below `demo`."""
     region, metrics = read_json(demo / "region.json"), read_json(demo / "segmentation/test_metrics.json")
     run = read_json(demo / "segmentation/run.json")
-    classes = metrics["classes"]
+    classes, interval = metrics["classes"], metrics["interval95"] or {}
     return {
         **region,
         "patches": patches_of_splits(demo / "ARAS400k"),
@@ -66,11 +85,15 @@ def summarized(demo: Path) -> dict[str, Any]:
             "f1": round(metrics["f1"], 4),
             "iou": round(metrics["iou"], 4),
             "accuracy": round(metrics["accuracy"], 4),
+            "interval95": {name: interval.get(name) for name in ("f1", "iou", "accuracy")},
+            "blocks": metrics["blocks"]["count"],
             "absent": metrics["absent"],
             "f1_of_class": {name: round(classes[name]["f1"], 4) for name in CLASS_NAMES if classes[name]["support"]},
             "commonest_class_everywhere": scores_of_commonest([classes[name]["support"] for name in CLASS_NAMES]),
             "least_f1": LEAST_F1,
         },
+        "feature_maps": feature_maps_told(demo / "feature_maps/silhouette.json"),
+        "captions": captions_told(demo / "captions/metrics/caption_metrics.json"),
         "seconds": seconds_of_steps(demo / "seconds.tsv"),
         "versions": run["versions"],
         "device": run["device"],
@@ -89,7 +112,7 @@ def summarized(demo: Path) -> dict[str, Any]:
 def main(demo: Path) -> None:
     """Write the demo's summary; fail when its segmenter did not learn.
 
-    Reads DEMO/region.json, ARAS400k, segmentation and seconds.tsv. Writes DEMO/summary.json.
+    Reads DEMO/region.json, ARAS400k, segmentation, feature_maps, captions and seconds.tsv. Writes DEMO/summary.json.
 
     Example: python runs/demo_summary.py --demo demo
 

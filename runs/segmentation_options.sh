@@ -25,7 +25,6 @@ train loss-lovasz --loss lovasz
 train sampling-balanced --sampling balanced
 train ema --ema 0.99
 train tta --tta
-train all --loss dice+ce --sampling balanced --ema 0.99 --tta
 
 # Half of the training patches lose their masks and get predicted ones, as drawn images do.
 half=$out/half

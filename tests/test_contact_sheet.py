@@ -17,7 +17,10 @@ CLASSES = {"Tree": 50, "Crop": 40, "Water": 10}
 def metrics_of(f1: float) -> dict:
     rows = {name: {"f1": f1, "support": CLASSES.get(name, 0)} for name in CLASS_NAMES}
     absent = [name for name in CLASS_NAMES if name not in CLASSES]
-    return {"accuracy": 0.7, "f1": f1, "iou": 0.4, "absent": absent, "classes": rows}
+    return {"accuracy": 0.7, "f1": f1, "iou": 0.4, "absent": absent, "classes": rows} | {
+        "interval95": {name: [0.3, 0.8] for name in ("f1", "iou", "accuracy")},
+        "blocks": {"count": 5, "source": "names"},
+    }
 
 
 @pytest.fixture
@@ -38,6 +41,15 @@ def demo(tmp_path):
         (tmp_path / f"ARAS400k/class_percentages/{split}.csv").write_text("filename\n" + "name\n" * count)
     (tmp_path / "segmentation/run.json").write_text(json.dumps({"versions": {}, "device": "cpu", "commit": None}))
     (tmp_path / "segmentation/test_metrics.json").write_text(json.dumps(metrics_of(0.6)))
+    sets = [{"name": name, "images": count} for name, count in (("train", 9), ("test", 5))]
+    silhouettes = {"sets": sets, "pairs": [{"sets": ["train", "test"], "silhouette": -0.01234}]}
+    streams = {"template": {"texts": {"captions": 5}, "grounding": {"f1": {"value": 0.9}, "hallucination": None}}}
+    for path, told in (
+        ("feature_maps/silhouette.json", silhouettes),
+        ("captions/metrics/caption_metrics.json", {"streams": streams}),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(json.dumps(told))
     (tmp_path / "region.json").write_text(json.dumps({"region": "sample", "map": "WEAK MAP"}))
     (tmp_path / "seconds.tsv").write_text("sample_region\t4\nsegmentation_train\t90\n")
     return tmp_path
@@ -133,6 +145,10 @@ def test_summary_tells_the_demo(demo):
     assert told["seconds"] == {"sample_region": 4, "segmentation_train": 90}
     assert told["scores"]["against"] == "WEAK MAP"
     assert set(told["scores"]["f1_of_class"]) == set(CLASSES)
+    assert (told["scores"]["blocks"], told["scores"]["interval95"]["f1"]) == (5, [0.3, 0.8])
+    assert told["feature_maps"] == {"images": {"train": 9, "test": 5}, "silhouettes": {"train and test": -0.0123}}
+    only_f1 = {"captions": 5, "f1": 0.9, "hallucination": None, "percentage_error": None}
+    assert told["captions"] == {"template": only_f1}
 
 
 def test_commonest_class_scores_little():
