@@ -1,7 +1,8 @@
 """The lexicon against sentences labelled by hand.
 
-The first half of labelled_sentences.csv was at hand when the lexicon was written; the second was scored once, when it
-was done, and tells how right it is. Both halves are by one author, so they are alike in style.
+The part `build` of labelled_sentences.csv was at hand when the lexicon was written; `score` was scored once, when that
+was done; both are by one author and alike in style. `trap` holds sentences by another author that it then misread, for
+which it was mended; `fresh`, by that author too, was scored once after that. `score` and `fresh` tell how right it is.
 """
 
 import csv
@@ -18,13 +19,22 @@ from aras.legend import CLASS_NAMES
 ASPECTS = ("asserted", "denied", "dominant", "percentages", "positions")
 LABELLED = Path(__file__).with_name("labelled_sentences.csv")
 
-# Precision and recall of each aspect on the half that the lexicon was not written for.
+# Precision and recall of each aspect on the parts that the lexicon was not written for.
 MEASURED = {
-    "asserted": (0.992, 0.984),
-    "denied": (1.0, 1.0),
-    "dominant": (0.9, 1.0),
-    "percentages": (1.0, 1.0),
-    "positions": (0.843, 0.870),
+    "score": {
+        "asserted": (0.992, 0.984),
+        "denied": (1.0, 1.0),
+        "dominant": (0.9, 1.0),
+        "percentages": (1.0, 1.0),
+        "positions": (0.843, 0.870),
+    },
+    "fresh": {
+        "asserted": (0.958, 0.971),
+        "denied": (0.714, 0.625),
+        "dominant": (1.0, 0.666),
+        "percentages": (0.928, 0.866),
+        "positions": (0.909, 1.0),
+    },
 }
 
 
@@ -40,9 +50,9 @@ def told(sentence):
     }
 
 
-def labelled(half):
+def labelled(part):
     with LABELLED.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["half"] == half]
+        return [row for row in csv.DictReader(file) if row["part"] == part]
 
 
 def scores(rows):
@@ -59,7 +69,7 @@ def scores(rows):
 
 
 def test_there_are_sentences_of_every_kind():
-    rows = labelled("build") + labelled("score")
+    rows = [row for part in ("build", "score", "trap", "fresh") for row in labelled(part)]
     assert len(rows) >= 150
     assert len({row["sentence"] for row in rows}) == len(rows)
     for aspect in ASPECTS:
@@ -68,15 +78,17 @@ def test_there_are_sentences_of_every_kind():
         assert sum(name in row["asserted"].split() for row in rows) >= 15
 
 
-def test_the_lexicon_is_as_right_as_it_was_on_sentences_it_was_not_written_for():
-    for aspect, (precision, recall) in scores(labelled("score")).items():
-        assert precision >= MEASURED[aspect][0], aspect
-        assert recall >= MEASURED[aspect][1], aspect
+@pytest.mark.parametrize("part", list(MEASURED))
+def test_the_lexicon_is_as_right_as_it_was_on_sentences_it_was_not_written_for(part):
+    for aspect, (precision, recall) in scores(labelled(part)).items():
+        assert precision >= MEASURED[part][aspect][0], aspect
+        assert recall >= MEASURED[part][aspect][1], aspect
 
 
-def test_the_sentences_it_was_written_for_are_read_rightly():
-    for aspect, (precision, recall) in scores(labelled("build")).items():
-        assert precision == 1, aspect
+@pytest.mark.parametrize("part", ["build", "trap"])
+def test_the_sentences_it_was_written_for_are_read_rightly(part):
+    for aspect, (precision, recall) in scores(labelled(part)).items():
+        assert precision >= (0.94 if aspect == "positions" and part == "trap" else 1), aspect
         assert recall >= (0.96 if aspect == "positions" else 1), aspect
 
 
@@ -107,6 +119,10 @@ def test_no_phrase_names_two_classes_or_is_too_long_to_be_found():
         ("The forests’ edges — no houses — are sharp.", {"Tree"}, {"Built-up"}),
         ("", set(), set()),
         ("12.5 % ... ((", set(), set()),
+        ("It doesn’t show trees, and water isn’t visible.", set(), {"Tree", "Water"}),
+        ("No roads or water, and trees cover the rest.", {"Tree"}, {"Built-up", "Water"}),
+        ("With no water, crops and grass fill the plain.", {"Crop", "Grass"}, {"Water"}),
+        ("No roads surround the lake.", {"Water"}, {"Built-up"}),
     ],
 )
 def test_denials_end_where_they_should(sentence, asserted, denied):
@@ -121,6 +137,11 @@ def test_denials_end_where_they_should(sentence, asserted, denied):
         ("Water occupies the lower-left quadrant and the top right corner.", {"Water@south-west", "Water@north-east"}),
         ("Dominated by crops in the west.", {"Crop@west"}),
         ("No trees in the north.", set()),
+        ("A road leads from the upper left corner to the southern edge.", set()),
+        ("The central and eastern parts are forest.", {"Tree@centre", "Tree@east"}),
+        ("The top half is dominated by grass and the bottom half by crops.", {"Grass@north", "Crop@south"}),
+        ("Houses stand north of the lake and on the eastern edge of the forest.", set()),
+        ("Houses stand in the north of the image.", {"Built-up@north"}),
         ("Forest lies in the north. In the south, crops.", {"Tree@north", "Crop@south"}),
     ],
 )
@@ -136,6 +157,9 @@ def test_positions(sentence, positions):
         ("It is not dominated by crops.", set()),
         ("Nearly all of the area is farmland (95.83%).", {"Crop"}),
         ("Water is the largest class, then trees.", {"Water"}),
+        ("The second largest class is water, the largest building is a school.", set()),
+        ("It is dominated by vast expanses of cropland.", {"Crop"}),
+        ("A predominantly green landscape with crops.", set()),
     ],
 )
 def test_the_dominant_class(sentence, dominant):
@@ -147,6 +171,10 @@ def test_the_dominant_class(sentence, dominant):
     [
         ("Tree: 12.50%, Water: 3%", {"Tree=12.5", "Water=3"}),
         ("10–20 percent water", {"Water=15"}),
+        ("Between 10% and 20% is water, grass 30% - 40 %.", {"Water=15", "Grass=35"}),
+        ("Grass 45% and 30% trees.", {"Grass=45", "Tree=30"}),
+        ("About 60% is trees and shrubs.", set()),
+        ("62% crops and grass covers 30%", {"Crop=62", "Grass=30"}),
         ("Crops (40 %) and 60 % of the area is grass.", {"Crop=40", "Grass=60"}),
         ("Trees and shrubs together make up 60%.", set()),
         ("It rained 60% of the time.", set()),

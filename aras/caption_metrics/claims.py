@@ -70,10 +70,12 @@ def listed(marks: list[Mark], places: Iterable[int], through: frozenset[str]) ->
     """Return the places of the classes that make one list ("water, trees or roads") from the first of `places` on.
 
     The list ends at a word that is not of `through`. A comma goes on with it only when an "or" follows, or an "and"
-    in a list of three or more: in "no water, and crops in rows" the crops are another matter.
+    in a list of three or more: in "no water, and crops in rows" the crops are another matter. So they are after an "or"
+    ("no roads or water, and crops") and where a verb follows ("with no water, crops and houses fill the plain").
     """
     items: list[tuple[int, bool, str]] = []  # place, after a comma, after which conjunction
-    comma, conjunction = False, ""
+    comma, conjunction, has_verb = False, "", False
+    verbs = lexicon().sets["negation.verbs"]
     for place in places:
         mark = marks[place]
         if "class" in mark.kinds:
@@ -84,10 +86,11 @@ def listed(marks: list[Mark], places: Iterable[int], through: frozenset[str]) ->
         elif mark.among(AND) or mark.among(OR):
             conjunction = mark.words[0]
         elif not mark.among(through):
+            has_verb = "most_after" in mark.kinds or mark.among(verbs)
             break
     first_comma = next((n for n, (_, after, _) in enumerate(items) if after), len(items))
     last_or = max((n + 1 for n, item in enumerate(items) if item[2] in OR), default=0)
-    is_long_list = len(items) > 2 and any(item[2] for item in items)
+    is_long_list = len(items) > 2 and any(item[2] for item in items) and not (last_or or has_verb)
     count = len(items) if is_long_list else max(first_comma, last_or)
     return [place for place, _, _ in items[:count]]
 
@@ -115,11 +118,19 @@ def class_called_dominant(marks: list[Mark], place: int) -> int | None:
     found = None
     if kinds & {"most_after", "most_either"}:
         found = reached(marks, range(place - 1, -1, -1), through)
-        if found is not None and found > 1 and marks[found - 1].among(AND) and "class" in marks[found - 2].kinds:
+        if found is not None and joined_with(marks, found, -1) not in (None, marks[found].value):
             return None  # two classes dominate
     if found is None and kinds & {"most_before", "most_either"}:
         found = reached(marks, range(place + 1, len(marks)), through)
     return found
+
+
+def joined_with(marks: list[Mark], place: int, step: int) -> int | None:
+    """Return the class that an "and" joins with the one at `place`, after it for a `step` of 1, before it for -1."""
+    conjunction, other = place + step, place + 2 * step
+    if 0 <= other < len(marks) and marks[conjunction].among(AND) and "class" in marks[other].kinds:
+        return int(marks[other].value)
+    return None
 
 
 def reached(marks: list[Mark], places: Iterable[int], through: frozenset[str]) -> int | None:
@@ -159,10 +170,20 @@ def class_of_percentage(marks: list[Mark], place: int) -> int | None:
     if not is_beside and not any(mark.words == ("(",) for mark in marks[max(place - 3, 0) : place]):
         for after in range(place + 1, len(marks)):
             if "class" in marks[after].kinds:
-                return after
+                return None if is_shared_ahead(marks, after) else after
             if not marks[after].among(light):
                 break
     if before is None:
-        return nearest_class(marks, range(place + 1, len(marks)), NO_FURTHER)
-    joined = before > 1 and marks[before - 1].among(AND) and "class" in marks[before - 2].kinds
+        following = nearest_class(marks, range(place + 1, len(marks)), NO_FURTHER)
+        return None if following is None or is_shared_ahead(marks, following) else following
+    joined = joined_with(marks, before, -1) is not None
     return None if joined and any(word in shared for mark in gap for word in mark.words) else before
+
+
+def is_shared_ahead(marks: list[Mark], place: int) -> bool:
+    """Return whether a number before the class at `place` is also about the next: "60 % is trees and shrubs"."""
+    if joined_with(marks, place, 1) is None:
+        return False
+    later = marks[place + 3 :]
+    end = next((n for n, mark in enumerate(later) if mark.words == COMMA or mark.kinds & {"stop", "class"}), len(later))
+    return not any("percentage" in mark.kinds for mark in later[:end])  # else that one is the next class's

@@ -4,28 +4,57 @@ from collections.abc import Iterable, Iterator
 
 from aras.caption_metrics.reading import COMMA, Mark, clause, lexicon, nearest_class
 
+COURSE = 8
+"""Marks within which the other end of a course stands."""
+
 
 def position_claims(marks: list[Mark], without: set[int]) -> Iterator[tuple[int, int]]:
     """Yield (class, position) for each class that `marks` place somewhere; those at the places `without` are none."""
     links = lexicon().sets["places.parts"] | lexicon().sets["places.links"]
     placed: list[int] = []
+    waiting: list[int] = []  # positions that share the classes of the next: "the north and west are forest"
     previous = -1
     for place, mark in enumerate(marks):
-        if "position" not in mark.kinds or mark.value is None or is_course(marks, place):
+        if "position" not in mark.kinds or mark.value is None:
             continue
-        between = marks[previous + 1 : place]
-        if not (previous >= 0 and placed and all(m.among(links) for m in between)):  # "north and south"
+        if is_course(marks, place) or is_relative(marks, place):
+            continue
+        is_linked = previous >= 0 and all(m.among(links) for m in marks[previous + 1 : place])  # "north and south"
+        if not (is_linked and placed):
             placed = [i for i in classes_placed(marks, place) if i not in without]
+        waiting = [*(waiting if is_linked else []), int(mark.value)]
         previous = place
         for i in placed:
-            yield int(marks[i].value), int(mark.value)
+            yield from ((int(marks[i].value), position) for position in waiting)
+        if placed:
+            waiting = []
 
 
 def is_course(marks: list[Mark], place: int) -> bool:
-    """Return whether the position at `place` is an end of a course, as in "runs from the north to the south"."""
-    after = [mark for mark in marks[place + 1 : place + 4] if mark.words != ("the",)]
-    before = [mark for mark in reversed(marks[max(place - 3, 0) : place]) if mark.words != ("the",)]
+    """Return whether the position at `place` is an end of a course, as in "from the north to the southern edge"."""
+    parts = lexicon().sets["places.parts"]
+    after = [mark for mark in marks[place + 1 : place + COURSE] if not mark.among(parts)]
+    before = [mark for mark in reversed(marks[max(place - COURSE + 1, 0) : place]) if not mark.among(parts)]
     return any(len(near) > 1 and near[0].words == ("to",) and "position" in near[1].kinds for near in (after, before))
+
+
+def is_relative(marks: list[Mark], place: int) -> bool:
+    """Return whether the position at `place` is one beside or within a thing: "north of the lake", "its eastern shore".
+
+    The scene, or a landscape of some class, is the image itself.
+    """
+    parts, articles = lexicon().sets["places.parts"], frozenset({"the", "a", "an", "this", "that"})
+    after = marks[place + 1 : place + 6]
+    if after and after[0].among(parts) and not after[0].among(frozenset({"of", "the", "and"})):
+        after = after[1:]  # "the eastern edge of the town"
+    if not after or after[0].words != ("of",):
+        return False
+    after = [mark for mark in after[1:] if not mark.among(articles)]
+    if after and after[0].words == ("it",):
+        return True
+    if not after or "class" not in after[0].kinds:
+        return False
+    return len(after) < 2 or not after[1].among(lexicon().sets["places.whole"])
 
 
 def classes_placed(marks: list[Mark], place: int) -> list[int]:

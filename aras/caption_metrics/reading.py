@@ -14,11 +14,14 @@ from aras.legend import CLASS_NAMES
 LEXICON = Path(__file__).with_name("lexicon.toml")
 POSITIONS = tuple(REGIONS)
 NUMBER = r"\d+(?:\.\d+)?"
+PERCENT = r"\s*(?:%|percent\b|per\s+cent\b)"
 TOKEN = re.compile(
-    rf"(?P<low>{NUMBER})(?:\s*(?:[-–]|to|and)\s*(?P<high>{NUMBER}))?\s*(?:%|percent\b|per\s+cent\b)"
+    rf"(?P<low>{NUMBER})(?:(?:(?:{PERCENT})?\s*(?:[-–]|to)|\s*and)\s*(?P<high>{NUMBER}))?{PERCENT}"
     rf"|(?P<word>[a-z]+(?:'[a-z]+)?|{NUMBER})|(?P<point>[.;:!?,()])"
 )
-DASHES = re.compile(r"\s[-–—]+\s|—")  # between words; they part clauses
+BETWEEN = re.compile(rf"(\bbetween\s+{NUMBER}){PERCENT}(?=\s+and\s+{NUMBER}{PERCENT})")  # one range, not two numbers
+DASHES = re.compile(r"(?<![\d%])\s[-–—]+\s|\s[-–—]+\s(?!\d)|—")  # between words; they part clauses
+OWNER = re.compile(r"(?<=[a-z])'s\b")
 HYPHENS = re.compile(r"(?<=[a-z])[-‐‑–_/](?=[a-z])")  # within a word
 STOPS = frozenset(".;!?")
 COMMA = (",",)
@@ -121,7 +124,8 @@ def ordinary(word: str) -> Mark:
 
 def marks_of(caption: str) -> list[Mark]:
     """Return what `caption` is made of, in order."""
-    text = HYPHENS.sub(" ", DASHES.sub(" ; ", caption.lower().replace("’", "'")))
+    text = caption.lower().replace("’", "'").replace("can't", "cannot").replace("n't", " not")
+    text = BETWEEN.sub(r"\1", HYPHENS.sub(" ", DASHES.sub(" ; ", OWNER.sub("", text))))
     tokens: list[str | float] = []
     for found in TOKEN.finditer(text):
         if found["low"]:
