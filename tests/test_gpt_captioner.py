@@ -351,6 +351,27 @@ def test_a_batch_that_fails_on_the_way_keeps_its_answers(server, caption, tmp_pa
     check_whole(tmp_path, server)
 
 
+def test_a_batch_that_fails_on_the_way_and_loses_its_answers_is_not_paid_again_unasked(server, caption, tmp_path):
+    server.fates += [Fate("failed late", share=0.6, output=False)]
+    assert "3 images have no caption" in one_line(caption())
+    assert "is failed without an output file" in (tmp_path / "test_gpt.csv.failures.csv").read_text()
+    assert server.paid == Counter(dict.fromkeys(NAMES, 1))
+    assert list(captions_in(tmp_path / "test_gpt.csv")) == NAMES[3:]
+
+
+def test_of_two_twins_the_one_that_runs_is_the_batch(server, caption, tmp_path):
+    server.lag = 1  # the first list does not show the first batch, which is therefore asked for again
+    server.faults["POST /batches"] += [Fault(lose=True)] * 2
+
+    def fail_the_first() -> None:
+        if "batch_2" in server.batches:
+            server.batches["batch_1"]["status"], server.lag = "failed", 0
+
+    server.hook = fail_the_first
+    assert caption("--requests-per-batch", 12).exit_code == 0
+    check_whole(tmp_path, server)
+
+
 def test_what_always_expires_is_given_up(server, caption, tmp_path):
     server.fates += [Fate("expired", share=0)] * 9
     told = one_line(caption())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openai.types import Batch
 
 ENDED = {"completed", "expired", "cancelled", "failed"}
+NEVER_RUN = {"failed", "cancelled"}  # if it has a twin on the server, that one is the batch
 LOOKS = 3  # at an answer file that is not there or is short of lines, before it is believed
 
 
@@ -73,6 +74,7 @@ def look_for(stream: CaptionStream, batch: SentBatch, service: BatchService, set
     """Find `batch` on the server; when it does not show after `settle` seconds, it was never created."""
     asked_at = time.time()
     found = service.find(batch.file, stream.ledger.metadata(batch))
+    found.sort(key=lambda remote: remote.status in NEVER_RUN)
     for twin in found[1:]:
         service.cancel(twin.id)
     if found:
@@ -93,7 +95,7 @@ def poll(stream: CaptionStream, batch: SentBatch, service: BatchService) -> None
     remote = service.retrieve(batch.batch)
     batch.status = remote.status
     batch.done = remote.request_counts.completed if remote.request_counts else 0
-    if remote.status == "failed" and not remote.output_file_id:
+    if remote.status == "failed" and not (remote.output_file_id or batch.done):
         refused(stream, batch, remote)
     elif remote.status in ENDED:
         collect(stream, batch, remote, service)
@@ -127,7 +129,9 @@ def collect(stream: CaptionStream, batch: SentBatch, remote: "Batch", service: B
     missing = asked - answers.captions.keys() - answers.failures.keys() - answers.cancelled
     lost = batch.done > 0 and not remote.output_file_id  # run and paid for, so not sent again unasked
     if lost or remote.status != "cancelled":
-        why = f"batch {batch.batch} is {remote.status} without " + ("an output file" if lost else "its answer")
+        why = f"batch {batch.batch} is {remote.status} without " + (
+            "an output file: paid and lost" if lost else "its answer"
+        )
         answers.failures |= dict.fromkeys(missing, Failure(why, lost))
     assert stream.table is not None
     stream.table.append(answers.captions)
