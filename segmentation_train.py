@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aras.command import Command, data_option, device_option, limit_option, seed_option, wandb_option, workers_option
+from aras.command import (
+    Command,
+    Number,
+    data_option,
+    device_option,
+    limit_option,
+    seed_option,
+    wandb_option,
+    workers_option,
+)
 from aras.confusion import SCORES, score_table, scores
 from aras.distributed import from_first, is_first, process_group, sum_over_ranks, world_size
 from aras.errors import UserError
@@ -47,6 +56,7 @@ from aras.training import (
     mixed_seed,
     share_cores,
     told_device,
+    workers_told,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +173,7 @@ def run(options: Options) -> None:
     project = options.wandb_project if is_first() else None
     with (
         memory_told("lower --batch-size"),
+        workers_told(),
         compiling_told(folder.told_kind) if options.compile else nullcontext(),
         wandb_log(project, options.outdir, told["options"], run_id, click.echo) as log,
     ):
@@ -251,7 +262,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
 )
 @click.option(
     "--min-confidence",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.0,
     show_default=True,
     help="Ignore the pixels of synth/masks less sure than this; needs segmentation_predict.py --confidence-maps.",
@@ -283,7 +294,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
 @click.option(
     "--eval-batch-size", type=click.IntRange(1), help="Images a process scores at once.  [default: --batch-size]"
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="AdamW's.")
+@click.option("--lr", type=Number(0, min_open=True), default=1e-3, show_default=True, help="AdamW's.")
 @click.option(
     "--loss",
     type=click.Choice(LOSSES),
@@ -293,7 +304,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
 )
 @click.option(
     "--ema",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     default=0.0,
     show_default=True,
     metavar="DECAY",
@@ -313,7 +324,7 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
 @click.option("--compile", is_flag=True, help="torch.compile the model: minutes to start with, then quicker steps.")
 @click.option(
     "--checkpoint-minutes",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=15.0,
     show_default=True,
     help="Write last.pt this often within an epoch too; 0 for every step.",

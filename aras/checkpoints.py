@@ -31,6 +31,8 @@ def load_tensors(path: Path, remedy: str = "fetch or make it again") -> dict[str
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the file of weights in it")
     if not path.is_file():
         raise UserError(f"{path} is missing; check the path, or run the stage that writes it first")
     try:
@@ -40,6 +42,8 @@ def load_tensors(path: Path, remedy: str = "fetch or make it again") -> dict[str
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (*BROKEN, zipfile.BadZipFile, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # whose message is a page on what PyTorch allows
+            reason = "it is no file of torch.save, or holds more than tensors and plain values"
         raise UserError(f"{path} is torn or not a file of weights ({reason[:120]}); {remedy}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dict of tensors; give the right file")

@@ -4,6 +4,7 @@ The options are objects to decorate a `main` with, so that `--seed` or `--device
 """
 
 import errno
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import click
 from aras.errors import UserError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+LARGEST_SEED = 2**32 - 1
+"""What scikit-learn takes; PyTorch and NumPy take more."""
 
 REMEDIES = {
     errno.ENOSPC: "free some disk space, then run the same command again",
@@ -57,6 +61,17 @@ def message_of_os_error(error: OSError) -> str:
     return f"{where}{what}" + (f"; {remedy}" if remedy else "")
 
 
+class Number(click.FloatRange):
+    """A finite number within a range; click's own lets nan through every range, and inf through one without an end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return `value` as a float; fail if it is none, not finite or out of the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 data_option: Decorator = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -72,7 +87,11 @@ device_option: Decorator = click.option(
     help="Where to compute; auto takes the GPU when there is one.",
 )
 seed_option: Decorator = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Everything random follows from it."
+    "--seed",
+    type=click.IntRange(0, LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Everything random follows from it.",
 )
 limit_option: Decorator = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Stop after the first N items; for a quick try."

@@ -49,10 +49,20 @@ class Rank:
 
 
 def rank_of_process() -> Rank:
-    """Return which process this is, from what torchrun put into the environment; the only one without it."""
+    """Return which process this is, from what torchrun put into the environment; the only one without it.
+
+    Raises:
+        UserError: the environment has a part of it alone, as a cluster's job may.
+    """
     told = os.environ
-    if int(told.get("WORLD_SIZE", 1)) == 1:
+    if told.get("WORLD_SIZE", "1") == "1":
         return Rank()
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in told]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {told['WORLD_SIZE']} in the environment, but {missing[0]} is not there; start by torchrun,"
+            " or unset WORLD_SIZE"
+        )
     names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
     job = [told.get(name, "") for name in names]
     if told.get("LOCAL_WORLD_SIZE") == told["WORLD_SIZE"]:  # on one machine, where all have one parent

@@ -64,6 +64,20 @@ def memory_told(remedy: str) -> Iterator[None]:
 
 
 @contextmanager
+def workers_told() -> Iterator[None]:
+    """Turn the loss of a process that reads images into a `UserError`; PyTorch raises it wherever the body then is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a process that reads images was lost ({' '.join(str(error).split())[:200]}); lower --workers or free"
+            " memory (in a container also /dev/shm: docker run --shm-size), then run the same command again"
+        ) from None
+
+
+@contextmanager
 def compiling_told(model: str) -> Iterator[None]:
     """Turn a `model` that torch.compile cannot translate here into a `UserError`."""
     from torch._dynamo.exc import TorchDynamoException

@@ -54,6 +54,13 @@ def test_a_process_learns_which_it_is(torchrun):
     assert rank_of_process().job != rank.job
 
 
+def test_half_of_an_environment_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="WORLD_SIZE is 2 in the environment, but RANK is not there; start by torchrun"):
+        rank_of_process()
+
+
 def test_the_others_wait_for_the_first_of_their_own_job(tmp_path):
     first, second = Rank(0, 2, 0, "this job"), Rank(1, 2, 1, "this job")
     start_others(tmp_path, Rank(0, 2, 0, "an earlier job"))

@@ -19,6 +19,7 @@ from tiny_dataset import make_dataset
 from tiny_training import ENCODER, NAME, assert_same_run, command, cut_at, failure, same, tensors_of, train
 from wandb_file import read_run
 
+import aras.loading
 import aras.segmentation.run_folder
 import aras.segmentation.testing
 import segmentation_train
@@ -357,6 +358,13 @@ def test_an_unknown_colour_in_a_mask_is_one_line_from_any_process(tmp_path, work
     assert f"{bad} has the colour (1, 2, 3)" in line
 
 
+def test_a_worker_that_is_killed_is_one_line(data, tmp_path, monkeypatch):
+    """As by the system, when memory is short; only workers read pairs here."""
+    monkeypatch.setattr(aras.loading, "read_pair", lambda *pair: os.kill(os.getpid(), signal.SIGKILL))
+    line = failure(train(data, tmp_path / "run", "--workers", 1))
+    assert re.search(r"a process that reads images was lost \(DataLoader worker .*\); lower --workers", line)
+
+
 def test_a_missing_mask_stops_before_training(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", train=4, val=2, test=2)
     bad = data / "test" / "masks" / "N41E031_000_001.png"
@@ -425,6 +433,10 @@ def test_encoder_weights_from_a_file(data, tmp_path):
     assert "1 unknown (such as conv.weight)" in line
     path.write_bytes(b"\x00" * 100)
     assert f"{path} is torn" in failure(train(data, tmp_path / "run", "--encoder-weights", path))
+    path.with_suffix(".pt").write_text("weights")
+    line = failure(train(data, tmp_path / "run", "--encoder-weights", path.with_suffix(".pt")))
+    assert "(it is no file of torch.save, or holds more than tensors and plain values); fetch" in line
+    assert "is a folder; name the file" in failure(train(data, tmp_path / "run", "--encoder-weights", tmp_path))
     assert "gone.pt is missing" in failure(train(data, tmp_path / "run", "--encoder-weights", tmp_path / "gone.pt"))
 
 

@@ -127,8 +127,8 @@ def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, i
         )
     if sum(map(len, sets)) < max(2, world_size()):
         raise UserError(
-            f"{first.parent} has {sum(map(len, sets))} images to train on; batch normalisation needs two, and each"
-            " process one, so add --train sets"
+            f"{first.parent} has {sum(map(len, sets))} to train on; batch normalisation needs two images, and each"
+            " process one, so raise --limit or add --train sets"
         )
     if batch_size < world_size():
         raise UserError(f"--batch-size {batch_size} is shared out by {world_size()} processes; raise it to that")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from statistics import mean, stdev
 from typing import Any
 
+from aras.command import LARGEST_SEED
 from aras.confusion import SCORES
 from aras.legend import CLASS_NAMES
 
@@ -17,12 +18,15 @@ def seeds_of(text: str) -> tuple[int, ...]:
     """Return the seeds of `--seeds` `text`, such as 0,1,2.
 
     Raises:
-        ValueError: one is no whole number from 0, or is there twice; the message is for a usage error.
+        ValueError: one is no whole number from 0 to `LARGEST_SEED`, or is there twice; the message is for a usage
+            error.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
         raise ValueError(f"{text!r} is not whole numbers from 0 with commas between them, such as 0,1,2")
     seeds = tuple(map(int, words))
+    if max(seeds) > LARGEST_SEED:
+        raise ValueError(f"{max(seeds)} is above {LARGEST_SEED}, the largest seed")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{text!r} has a seed twice; the two runs would be the same")
     return seeds
