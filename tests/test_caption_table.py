@@ -69,12 +69,15 @@ def test_cut_anywhere_it_goes_on_to_the_same_rows(tmp_path):
 
 FOREIGN = {
     "headers": (b"filename,caption\na.png,One\nfilename,caption\nb.png,Two\n", "repeated header"),
+    "headers at once": (b"filename,caption\nfilename,caption\na.png,One\nb.png,Two\n", "repeated header"),
+    "empty lines": (b"filename,caption\n\na.png,One\nb.png,Two\n\n", "empty line"),
     "windows": (b"filename,caption\r\na.png,One\r\nb.png,Two\r\n", "line end"),
     "mark": (b"\xef\xbb\xbffilename,caption\na.png,One\nb.png,Two\n", "byte order mark"),
     "doubled": (b"filename,caption\na.png,One\na.png,Other\nb.png,Two\n", "repeated row"),
     "lines": (b'filename,caption\na.png,"One\n"\nb.png,Two\n', "line end"),
     "errors": (b"filename,caption\na.png,One\nb.png,Two\nc.png,ERROR: 500\nd.png,\n", "empty caption or error message"),
     "torn": (b"filename,caption\na.png,One\nb.png,Two\nc.png,Th", "torn last row"),
+    "torn in lines": (b'filename,caption\na.png,One\nb.png,Two\nc.png,"Trees, grass\nand a, say, la', "torn last row"),
     "quoted": (b'"filename","caption"\n"a.png","One"\n"b.png","Two"\n', "line end"),
 }
 

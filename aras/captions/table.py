@@ -8,6 +8,7 @@ errors in the place of captions, are put right once, when they are opened.
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ HEADER = row_text(COLUMNS).encode()
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR = "ERROR:"
 """How a published captioner begins what it stores in the place of a caption that failed."""
+LONGEST_RECORD = 100  # lines; more within one pair of quotation marks are other rows that a stray one swallows
+_ROW = re.compile(rb'"?[^\s,"]+"?,\S')
+"""How a row begins, and hardly ever a later line of a caption: a word, and no space after the comma."""
 
 
 class CaptionTable:
@@ -89,8 +93,8 @@ def mend(path: Path) -> tuple[set[str], Counter[str]]:
     found: Counter[str] = Counter()
     end = 0
     for record in records(path):
+        fault = fault_of(record, names, path) if end else fault_of_header(record)
         end += len(record)
-        fault = fault_of(record, names, path)
         if fault:
             found[fault] += 1
     torn = path.stat().st_size - end
@@ -105,13 +109,20 @@ def mend(path: Path) -> tuple[set[str], Counter[str]]:
     return names, found
 
 
+def fault_of_header(record: bytes) -> str:
+    """Return what is wrong with the header `record`, or an empty text."""
+    if record.startswith(BYTE_ORDER_MARK):
+        return "byte order mark"
+    return "" if record == HEADER else "line end"
+
+
 def fault_of(record: bytes, names: set[str], path: Path) -> str:
     """Return what is wrong with `record`, or an empty text; its name goes into `names` if it has a caption."""
-    if not names and record in (HEADER, BYTE_ORDER_MARK + HEADER):
-        return "" if record == HEADER else "byte order mark"
     name, caption = parsed(record, path)
     if (name, caption) == COLUMNS:
-        return "repeated header" if names else "line end"
+        return "repeated header"
+    if not name and not caption:
+        return "empty line"
     if not is_caption(caption):
         return "empty caption or error message"
     if name in names:
@@ -149,7 +160,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def parsed(record: bytes, path: Path) -> tuple[str, str]:
-    """Return (file name, caption) of one record of the table at `path`.
+    """Return (file name, caption) of one record of the table at `path`; both are empty for an empty line.
 
     Raises:
         UserError: it has not two values.
@@ -164,6 +175,8 @@ def parsed(record: bytes, path: Path) -> tuple[str, str]:
     inner = rest[1:-1]
     if len(rest) > 1 and rest[0] == rest[-1] == '"' and '"' not in name and inner.count('"') == 2 * inner.count('""'):
         return name, inner.replace('""', '"')  # as our rows are; five times as fast as the csv module on one row
+    if not text.strip():
+        return "", ""
     rows = list(csv.reader(io.StringIO(text, newline="")))
     if len(rows) != 1 or len(rows[0]) != 2:
         told = text.strip()[:60]
@@ -179,22 +192,23 @@ def records(path: Path) -> Iterator[bytes]:
     Raises:
         UserError: a quotation mark is never closed, or the header is another's.
     """
-    held, lines = b"", 0
+    held: list[bytes] = []  # lines of a record that has not ended
+    quotes = 0
     with path.open("rb") as file:
         head = file.readline(200)
         if parsed(head, path) != COLUMNS if head.endswith(b"\n") else not HEADER.startswith(head):
             raise UserError(f"{path} does not begin with {','.join(COLUMNS)}; it is no table of captions: move it away")
         file.seek(0)
         for line in file:
-            held = held + line if held else line
-            lines += 1
-            if line.endswith(b"\n") and held.count(b'"') % 2 == 0:
-                yield held
-                held, lines = b"", 0
-            elif lines > 100:
+            held.append(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\n") and quotes % 2 == 0:
+                yield line if len(held) == 1 else b"".join(held)
+                held, quotes = [], 0
+            elif len(held) > LONGEST_RECORD:
                 break
-    if lines > 1:
-        told = held[:60].decode(errors="replace")
+    if len(held) > LONGEST_RECORD or any(_ROW.match(line) for line in held[1:]):
+        told = held[0][:60].decode(errors="replace").rstrip()
         raise UserError(f"{path} has a quotation mark that is never closed, from {told!r} on; mend that line")
 
 
