@@ -195,6 +195,31 @@ def test_sizes_differ_and_some_are_refused(encoder, draw, extract):
     assert refusal(encoder, (32, 64), cpu) is None
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_features_of_a_cpu(encoder, draw):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    images = torch.from_numpy(np.stack([draw.image(index) for index in range(len(draw))]))
+    with torch.inference_mode():
+        wanted = pooled_features(encoder, images, torch.device("cpu"))
+        found = pooled_features(encoder.cuda(), images, torch.device("cuda")).cpu()
+    encoder.cpu()
+    assert (found - wanted).abs().max() < 2e-3 * wanted.abs().max()  # bfloat16 is off by 8e-3
+
+
+def test_partial_features_of_a_set_with_a_longer_name_are_left_alone(encoder, draw, extract):
+    path, _ = extract()
+    other = path.with_name(f"test.old.{'1' * 16}.npy")
+    own = path.with_name(f"test.{'1' * 16}.npy")
+    for file in (other, own):
+        file.write_bytes(b"")
+    extract()
+    assert other.exists()
+    assert not own.exists()
+
+
 def test_standardising_is_scikit_learns(monkeypatch):
     from sklearn.preprocessing import StandardScaler
 

@@ -36,10 +36,13 @@ ROWS_AT_ONCE = 2048
 def pooled_features(encoder: "torch.nn.Module", images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
     """Return the mean over space of the last stage of `encoder`, (B, D) float32, for `images` (B, H, W, 3) uint8.
 
-    Sides that are no multiple of the encoder's stride are continued by their edge.
+    Sides that are no multiple of the encoder's stride are continued by their edge. It computes in float32 on a GPU too:
+    in bfloat16 the standardised features of the demo's images are off by 0.05 on average and by up to 0.6.
     """
+    import torch
+
     pooled: Any = partial(_pooled, encoder)
-    return logits_of(pooled, padded_to_stride(images), device)
+    return logits_of(pooled, padded_to_stride(images), device, torch.float32)
 
 
 def _pooled(encoder: "torch.nn.Module", batch: "torch.Tensor") -> "torch.Tensor":
@@ -108,7 +111,7 @@ def extract_features(
         UserError: the features are not finite, or the GPU is too small.
     """
     rows = path.with_suffix(f".{key[:16]}.npy")
-    for stale in path.parent.glob(f"{path.stem}.*.npy"):
+    for stale in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 16}.npy"):
         if stale != rows:
             stale.unlink()
     if not rows.exists():
