@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images
 from aras.feature_maps.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
 from aras.feature_maps.features import cache_key, extract_features, is_cached, load_all
 from aras.feature_maps.neighbors import nearest_neighbors
+from aras.feature_maps.outputs import METHODS, Outputs, check_not_foreign, check_same_weights, read_scores
 from aras.feature_maps.scatter import COLORS, Map, draw_map, draw_thumbnails
 from aras.feature_maps.silhouette import all_scores, distance_sums
-from aras.files import read_json, remove_parts, sole_writer, write_json, write_text
+from aras.files import remove_parts, sole_writer, write_json, write_text
 from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED, SUFFIX
 from aras.rows import row_text
@@ -36,55 +36,8 @@ from aras.training import choose_device, memory_told, share_cores, told_device
 PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}
 PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
 OWN_WEIGHTS = Path("segmentation/best.pt")
-METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 FREE_OPTIONS = FREE | {"features_cache", "batch_size", "method", "thumbnails", "weights_sha256"}
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "openTSNE", "umap-learn", "matplotlib")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where everything goes."""
-
-    folder: Path
-    features: Path
-
-    @property
-    def scores(self) -> Path:
-        """The silhouettes, and which images all outputs are of; written first and deleted last."""
-        return self.folder / "silhouette.json"
-
-    def coordinates(self, method: str) -> Path:
-        """The points of a map."""
-        return self.folder / f"{method}.csv"
-
-    def figure(self, method: str) -> Path:
-        """The figure of a map."""
-        return self.folder / f"{method}_comparison.png"
-
-    def thumbnails(self, method: str) -> Path:
-        """The figure of a map with images."""
-        return self.folder / f"{method}_thumbnails.png"
-
-    @property
-    def record(self) -> Path:
-        """What made all this."""
-        return self.folder / "run.json"
-
-    @property
-    def all(self) -> list[Path]:
-        """Every file that a run may leave in the folder itself, the scores last."""
-        kinds = (self.thumbnails, self.figure, self.coordinates)
-        return [*(kind(method) for method in METHODS for kind in kinds), self.scores]
-
-    def wanted(self, options: dict[str, Any]) -> list[Path]:
-        """Return what a run with `options` leaves."""
-        kinds = (self.coordinates, self.figure, *((self.thumbnails,) if options["thumbnails"] else ()))
-        return [self.record, self.scores, *(kind(method) for method in options["method"] for kind in kinds)]
-
-    def drop(self) -> None:
-        """Delete what an earlier run left."""
-        for path in self.all:
-            path.unlink(missing_ok=True)
 
 
 def sets_given(texts: tuple[str, ...]) -> dict[str, Path]:
@@ -139,24 +92,6 @@ def weights_or_default(given: Path | None) -> Path:
     return weights
 
 
-def check_same_weights(outputs: Outputs, weights: Path, digest: str) -> None:
-    """Raise `UserError` when the maps were made by weights of another SHA-256 than `digest`."""
-    if read_json(outputs.record)["options"].get("weights_sha256") != digest:
-        raise UserError(
-            f"the content of {weights} is not what it was when {outputs.folder} was begun, as when a training goes on;"
-            f" name another --outdir, or delete {outputs.folder}"
-        )
-
-
-def check_not_foreign(outputs: Outputs) -> None:
-    """Raise `UserError` when there are maps or scores that this script did not write."""
-    for path in outputs.all if not outputs.record.exists() else ():
-        if path.exists():
-            raise UserError(
-                f"{path} was not written by this script: there is no {outputs.record}; use another --outdir"
-            )
-
-
 def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, options: dict[str, Any]) -> None:
     """Extract the features of the sets that are not in the cache.
 
@@ -200,11 +135,11 @@ def score_sets(
 def score_lines(scores: dict[str, Any]) -> list[str]:
     """Return the silhouettes in words, a line for all sets, and where there are more than two for every two."""
 
-    def told(values: dict[str, Any]) -> str:
+    def told(values: dict[str, Any], unit: str = "") -> str:
         error = values["standard_error"]
-        return f"{values['silhouette']:.4f}" + ("" if error is None else f" ± {error:.4f}")
+        return f"{values['silhouette']:.4f}" + ("" if error is None else f" ± {error:.4f}{unit}")
 
-    lines = [f"silhouette of the features by set {told(scores['overall'])}"]
+    lines = [f"silhouette of the features by set {told(scores['overall'], ' (standard error)')}"]
     if len(scores["pairs"]) > 1:
         lines += [f"{' and '.join(pair['sets'])} {told(pair)}" for pair in scores["pairs"]]
     return lines
@@ -248,7 +183,7 @@ def draw_figures(draws: list[ImageDraw], scores: dict[str, Any], outputs: Output
 
 def drop_stale(outputs: Outputs, draws: list[ImageDraw], keys: list[str]) -> None:
     """Delete an earlier run's scores and maps when they are not of these images."""
-    before = read_json(outputs.scores)["sets"] if outputs.scores.exists() else []
+    before = read_scores(outputs.scores)["sets"] if outputs.scores.exists() else []
     if [(told["name"], told["key"]) for told in before] != [(d.name, key) for d, key in zip(draws, keys, strict=True)]:
         if before:
             click.echo("The images are not those of the earlier run: compares the sets again")
@@ -275,7 +210,7 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
             for method, points in make_maps(methods, features, options) if methods else ():
                 named = ((draw.name, name + SUFFIX) for draw in draws for name in draw.names.tolist())
                 write_map(outputs.coordinates(method), named, points)
-    scores = read_json(outputs.scores)
+    scores = read_scores(outputs.scores)
     draw_figures(draws, scores, outputs, options)
     click.echo("\n".join(score_lines(scores)))
 
@@ -320,11 +255,29 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
     multiple=True,
     default=list(METHODS),
     show_default=True,
-    help="A map to make; once for each.",
+    help="A map to make; given once for each, and both if it is left out.",
 )
-@click.option("--perplexity", type=click.FloatRange(1), default=30.0, show_default=True, help="Of t-SNE.")
-@click.option("--neighbors", type=click.IntRange(2), default=15, show_default=True, help="Of UMAP.")
-@click.option("--min-dist", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of UMAP.")
+@click.option(
+    "--perplexity",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="Of t-SNE: about how many others each image is kept near to.",
+)
+@click.option(
+    "--neighbors",
+    type=click.IntRange(2),
+    default=15,
+    show_default=True,
+    help="Of UMAP: how many others, itself counted, each image is kept near to.",
+)
+@click.option(
+    "--min-dist",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Of UMAP: the least distance of two points on the map.",
+)
 @click.option("--thumbnails", is_flag=True, help="Also draw maps with images on them.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
 @workers_option(LOADER_WORKERS)

@@ -41,7 +41,7 @@ class Map:
     def frame(self) -> np.ndarray:
         """A square that holds all points and some margin, as ((left, right), (low, high))."""
         low, high = self.points.min(axis=0), self.points.max(axis=0)
-        half = 0.56 * max(float((high - low).max()), 1e-6)
+        half = 0.62 * max(float((high - low).max()), 1e-6)  # contours of few points reach far beyond them
         return np.stack([(low + high) / 2 - half, (low + high) / 2 + half], axis=1)
 
 
@@ -68,7 +68,10 @@ def draw_map(path: Path, found: Map, title: str, caption: str, seed: int) -> Non
     draw_legend(joint, found)
     told = " and ".join(f"{share:.0%}" for share in sorted(SHARES))
     told = f"lines hold {told} of a set's images".replace("%", " %")
-    joint.text(0.985, 0.015, told, transform=joint.transAxes, ha="right", va="bottom", fontsize=6.5, color="0.35")
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+    joint.text(
+        0.985, 0.015, told, transform=joint.transAxes, ha="right", va="bottom", fontsize=6.5, color="0.35", bbox=box
+    )
     for k in range(len(found.names)):
         row, column = divmod(k, columns)
         left, low = MARGIN + PANEL + GAP + column * (side + GAP), MARGIN + PANEL - side - row * (side + GAP)
