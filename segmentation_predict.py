@@ -3,7 +3,8 @@
 This is how the images drawn by the unconditional GAN get masks, so that they can be trained on and captioned
 (arXiv 2603.09625, pseudo-labels of the synthetic set). An image is done when it has its mask and, written after it, its
 rows; one that was drawn again since is labelled again, and the mask of one that is gone goes too. Batches are cut from
-the sorted names alone, so a killed run and its continuation give what an unbroken one gives, on however many GPUs.
+the sorted names alone, so a killed run and its continuation give what an unbroken one gives, on however many GPUs; when
+memory is short the continuation may take a lower --batch-size.
 
 With --raster it labels a whole georeferenced tile instead: windows that overlap go through the model, their
 probabilities are blended so that no seam is left, and the classes become a cloud-optimised GeoTIFF for a GIS.
@@ -45,8 +46,9 @@ from aras.segmenter import ARCHITECTURES, STRIDE, load_segmenter
 from aras.training import choose_device, memory_told, share_cores, told_device
 
 ONLY_RASTER = {"raster", "window", "overlap", "reflectance_max"}
-FREE_OPTIONS = FREE | {"limit", "confidence_maps", "weights", "weights_sha256"}
-"""The content of the weights counts, not their name; it has a check of its own."""
+FREE_OPTIONS = FREE | {"limit", "batch_size", "confidence_maps", "weights", "weights_sha256"}
+"""The content of the weights counts, not their name; it has a check of its own. With --batch-size sums of floats differ
+in their last digits, and so no label but of a pixel whose classes are even to these."""
 RASTER_OPTIONS = ("weights", "weights_sha256", "arch", "encoder", "tta", "window", "overlap")
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 

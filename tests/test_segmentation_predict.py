@@ -167,6 +167,26 @@ def test_limit_then_all_gives_the_same(images, predict, clean, tmp_path):
     assert files_of(output) == clean
 
 
+def test_a_lower_batch_size_goes_on_with_a_run_that_had_too_little_memory(
+    images, predict, clean, tmp_path, monkeypatch
+):
+    import torch
+
+    output = tmp_path / "small"
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(labelling, "labels_and_confidence", full)
+    assert "(CUDA out of memory); lower --batch-size" in failure(predict(images, "--output", output))
+    monkeypatch.undo()
+    assert predict(images, "--output", output, "--batch-size", 2).exit_code == 0
+    for name in (path.name for path in images.iterdir()):
+        labels = (read_mask(folder / "masks" / name) for folder in (output, tmp_path / "clean"))
+        assert np.equal(*labels).mean() > 0.999
+    assert len(clean) == len(files_of(output))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_is_recorded_and_the_others_go_on(images, predict, clean, tmp_path, workers):
     output = tmp_path / "bad"
