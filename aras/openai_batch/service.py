@@ -150,8 +150,8 @@ class BatchService:
             return f"{self.url} redirects to {where} ({status}); if you trust that, set {BASE_URL} to it"
         remedy = {
             403: f"; check what the key in {KEY} may do",
-            404: f"; check {BASE_URL}, and that {KEY} is of the project that sent the batch; if the server has deleted it"
-            " (OpenAI does so after 30 days), move the .batches.json away, and what it tells of is paid for again",
+            404: f"; check {BASE_URL}, and that {KEY} is of the project that sent the batch; if the server has deleted"
+            " it, as OpenAI does after 30 days, move the .batches.json away, and what it tells of is paid for again",
             429: "; wait, or see to your account's limits and credit",
         }.get(status, "; run the same command again" if status >= 500 else "")
         return f"{self.url} answers {status}: {message_of(error)}{remedy}"
