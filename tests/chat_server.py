@@ -25,6 +25,7 @@ class Chat:
         bodies: of the requests, in the order in which they came.
         keys: of the Authorization headers.
         most: requests that were under way at once.
+        gone: whether it ends every connection.
     """
 
     answer: Callable[[dict[str, Any]], str] = lambda body: "A lake in a forest."
@@ -35,6 +36,7 @@ class Chat:
     keys: list[str | None] = field(default_factory=list)
     most: int = 0
     port: int = 0
+    gone: bool = False
     under_way: int = 0
     lock: Any = field(default_factory=threading.Lock)
 
@@ -67,7 +69,9 @@ def handler_of(chat: Chat) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self):
             chat.keys.append(self.headers["Authorization"])
-            if chat.models is None:
+            if chat.gone:
+                self.close_connection = True
+            elif chat.models is None:
                 self.send(500, {"error": {"message": "no list"}})
             else:
                 self.send(200, {"object": "list", "data": [{"id": m, "object": "model"} for m in chat.models]})
@@ -84,7 +88,7 @@ def handler_of(chat: Chat) -> type[BaseHTTPRequestHandler]:
             with chat.lock:
                 chat.under_way -= 1
             fault = chat.faults(body, times)
-            if fault == "cut":
+            if fault == "cut" or chat.gone:
                 self.close_connection = True
                 return
             if fault:

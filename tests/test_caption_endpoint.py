@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import time
 
 import pytest
 from chat_server import MODEL, Chat, serving, text_of
@@ -104,6 +105,7 @@ def test_what_passes_is_asked_again(caption, tmp_path, fault):
             (400, {}, {"error": {"message": "too long"}}),
             "HTTP 400: too long",
         ),
+        ("cut", "the connection was cut"),
         ((200, {}, {"choices": []}), "not as the protocol has it"),
         ((200, {}, b"{no JSON"), "not as the protocol has it"),
         ((200, {}, {"choices": [{"message": {"content": None}}]}), "no caption"),
@@ -137,15 +139,12 @@ def test_a_server_that_hangs_fails_its_item(caption, tmp_path, monkeypatch):
 
 
 def test_a_server_that_goes_away_stops_the_run_and_keeps_what_was_had(caption, data, tmp_path):
-    import text_captioner as script
-
     def leave(body):
-        if len(chat.bodies) > 5:
-            chat.faults = lambda body, times: "cut"
+        chat.gone = len(chat.bodies) > 5
         return "A lake."
 
     with serving(Chat(answer=leave)) as chat:
-        result = caption(chat, "--concurrency", 1, script=script)
+        result = caption(chat, "--concurrency", 1)
     assert "does not answer" in failure(result)
     kept = rows(tmp_path / "o.csv")
     assert 5 <= len(kept) - 1 < 12
@@ -153,6 +152,27 @@ def test_a_server_that_goes_away_stops_the_run_and_keeps_what_was_had(caption, d
         assert caption(chat).exit_code == 0
     assert len(chat.bodies) == 12 - (len(kept) - 1)
     assert len(rows(tmp_path / "o.csv")) == 1 + 12
+
+
+def test_what_has_been_answered_does_not_wait_for_a_slower_request(caption, tmp_path):
+    """What the slowest item of all finds on disk when it is answered at last are all the others."""
+    found: list[int] = []
+
+    def answer(body):
+        if body["seed"] == first[0]:
+            deadline = time.monotonic() + 20
+            while len(rows(tmp_path / "o.csv")) < 12 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            found.append(len(rows(tmp_path / "o.csv")))
+        return "A lake."
+
+    with serving(Chat()) as chat:
+        assert caption(chat, "--limit", 1).exit_code == 0
+    (tmp_path / "o.csv").unlink()
+    first = [chat.bodies[0]["seed"]]
+    with serving(Chat(answer=answer)) as chat:
+        assert caption(chat).exit_code == 0
+    assert found == [1 + 11]
 
 
 def test_a_server_without_the_model_or_the_key_is_told_before_anything_is_written(caption, tmp_path):

@@ -1,20 +1,19 @@
 """Language models by a server that speaks OpenAI's chat protocol: vLLM, SGLang, llama.cpp, TGI and others.
 
-Many requests are under way at once; the answers are handed on in the order of the work. A request is repeated a bounded
-number of times, after growing pauses or those that the server asks for. A key is taken from OPENAI_API_KEY if it is
-set; it is not sent on to another host.
+Many requests are under way at once; the answers are handed on as they come. A request is repeated a bounded number of
+times, after growing pauses or those that the server asks for. A key is taken from OPENAI_API_KEY if it is set; it is
+not sent on to another host.
 """
 
 import base64
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Semaphore, Thread
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from aras.captions.batching import cleaned
@@ -29,10 +28,8 @@ from aras.pairs import read_image
 RETRIES = 6
 """Of one request, after pauses of 0.5, 1, 2, 4, 8 and 8 seconds; up to 2 minutes when the server asks for it."""
 
-T = TypeVar("T")
-
-AHEAD = 3
-"""Requests begun or answered and not handed on yet, for each one that may be under way."""
+BEGUN = 3
+"""Items begun for each request that may be under way: while answers are saved, the others go on."""
 
 
 @dataclass(frozen=True)
@@ -117,56 +114,49 @@ def load_endpoint(endpoint: Endpoint) -> Generate:
     client = endpoint.client()
 
     def generate(items: Iterable[Item], prompts: Prompts) -> Iterator[Answers]:
-        return answers_in_order(items, prompts, endpoint, client)
+        return answers_as_they_come(items, prompts, endpoint, client)
 
     return generate
 
 
-def answers_in_order(items: Iterable[Item], prompts: Prompts, endpoint: Endpoint, client: Any) -> Iterator[Answers]:
-    """Yield answers in the order of `items`, as many as are there at a time.
+def answers_as_they_come(items: Iterable[Item], prompts: Prompts, endpoint: Endpoint, client: Any) -> Iterator[Answers]:
+    """Yield answers as they come, so that none waits in memory for a slower one before it.
+
+    Each request has a thread, a daemon: an interrupted run ends at once and not when the last one has been answered.
 
     Raises:
-        UserError: the server is gone, or refuses whatever it is asked.
+        UserError: the server is gone, or refuses whatever it is asked; what else was answered is yielded before.
     """
-    waiting: deque[tuple[str, Future[str | CaptionError]]] = deque()
     items = iter(items)
+    answered: SimpleQueue[tuple[str, str | Exception]] = SimpleQueue()
     turns = Semaphore(endpoint.concurrency)
-    while True:
-        while len(waiting) < AHEAD * endpoint.concurrency and (item := next(items, None)):
-            waiting.append((item.name, begun(turns, partial(ask, item, prompts, endpoint, client))))
-        if not waiting:
-            return
-        answers: Answers = {}
-        while waiting and (not answers or is_answered(waiting[0][1])):
-            name, future = waiting.popleft()
-            answers[name] = future.result()
-        yield answers
+    begun = 0
 
-
-def begun(turns: Semaphore, work: "Callable[[], T]") -> "Future[T]":
-    """Return what will hold the result of `work`, which runs in a thread of its own when there is a turn.
-
-    The thread is a daemon: an interrupted run ends at once and not when the last request has been answered.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
+    def work(item: Item) -> None:
         with turns:
             try:
-                future.set_result(work())
-            except Exception as error:  # noqa: BLE001 - raised again where the result is taken
-                future.set_exception(error)
+                outcome: str | Exception = ask(item, prompts, endpoint, client)
+            except Exception as error:  # noqa: BLE001 - raised again where the answers are taken
+                outcome = error
+        answered.put((item.name, outcome))
 
-    Thread(target=run, daemon=True).start()
-    return future
+    while True:
+        for item in islice(items, BEGUN * endpoint.concurrency - begun):
+            Thread(target=work, args=(item,), daemon=True).start()
+            begun += 1
+        if not begun:
+            return
+        outcomes = dict([answered.get()])
+        while not answered.empty():
+            outcomes |= [answered.get()]
+        begun -= len(outcomes)
+        yield {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, str | CaptionError)}
+        for outcome in outcomes.values():
+            if not isinstance(outcome, str | CaptionError):
+                raise outcome
 
 
-def is_answered(future: "Future[Any]") -> bool:
-    """Return whether `future` is done and holds an answer, not an error that ends the run."""
-    return future.done() and future.exception() is None
-
-
-def ask(item: Item, prompts: Prompts, endpoint: Endpoint, client: Any) -> "str | CaptionError":
+def ask(item: Item, prompts: Prompts, endpoint: Endpoint, client: Any) -> str | CaptionError:
     """Return the server's caption of `item`, or why there is none.
 
     Raises:
@@ -179,12 +169,13 @@ def ask(item: Item, prompts: Prompts, endpoint: Endpoint, client: Any) -> "str |
         # The client's own method makes typed objects of the answer, which takes longer than all the rest.
         answer = client.post("/chat/completions", body=body, cast_to=object)
         return cleaned(answer["choices"][0]["message"]["content"] or "")
-    except UserError as error:  # of the item's files
+    except (UserError, OSError) as error:  # of the item's files
         return CaptionError(str(error))
     except openai.APITimeoutError:
         return CaptionError(f"no answer within {endpoint.timeout:g} s, {RETRIES + 1} times")
     except openai.APIConnectionError as error:
-        raise UserError(unreachable(endpoint, error)) from None
+        check_endpoint(endpoint)  # which raises when the server is gone and did not only stumble over this item
+        return CaptionError(f"the connection was cut ({in_short(error.__cause__ or error)}), {RETRIES + 1} times")
     except openai.APIStatusError as error:
         if error.status_code in (401, 403, 404):
             raise UserError(refused(endpoint, error)) from None
