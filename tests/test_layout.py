@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from aras.captions.layout import REGIONS, Layout, layout_facts, region, river_of
+from aras.captions.layout import REGIONS, Layout, layout_facts, position_of, region
+from aras.captions.rivers import river_of
 from aras.legend import CLASS_NAMES, NUM_CLASSES
 
 TREE, SHRUB, GRASS, CROP, BUILT, BARREN, WATER = range(NUM_CLASSES)
@@ -36,8 +37,6 @@ def test_shares_of_image_and_regions():
     assert layout.region_shares["south"][WATER] == 50
     assert layout.region_shares["centre"][TREE] == 25
     assert {name: shares.sum() for name, shares in layout.region_shares.items()} == dict.fromkeys(REGIONS, 100)
-    assert layout.share_of_class(WATER, "south-east") == 0.5
-    assert layout.share_of_class(CROP, "north") == 0
 
 
 def test_regions_of_odd_sizes_are_within_the_image():
@@ -60,7 +59,13 @@ def test_regions_of_odd_sizes_are_within_the_image():
     ],
 )
 def test_position_of_a_class(rows, columns, where):
-    assert Layout(painted((WATER, rows, columns))).position(WATER) == where
+    assert position_of(painted((WATER, rows, columns)) == WATER) == where
+
+
+def test_what_covers_a_few_pixels_has_no_position_told():
+    layout = Layout(painted((WATER, slice(0, 1), slice(0, 3)), (TREE, slice(40, 64), slice(0, 60))))
+    assert layout.told == {GRASS: "", TREE: "south"}
+    assert "Water" not in " ".join(layout_facts(layout))
 
 
 def test_largest_area_is_connected_by_edges():
@@ -71,7 +76,12 @@ def test_largest_area_is_connected_by_edges():
     largest = Layout(labels).largest
     assert (CLASS_NAMES[largest.label], largest.percent, largest.position) == ("Tree", 25.0, "north-west")
     whole = Layout(mask()).largest
-    assert (whole.label, whole.percent, whole.position) == (GRASS, 100.0, "centre")
+    assert (whole.label, whole.percent, whole.position) == (GRASS, 100.0, "")
+
+
+def test_an_area_around_the_centre_is_not_at_the_centre():
+    largest = Layout(painted((TREE, slice(12, 52), slice(12, 52)))).largest
+    assert (largest.label, largest.position) == (GRASS, "")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,18 @@ def test_a_bent_river_is_linear_and_a_lake_is_not():
     assert Layout(painted((WATER, slice(3, 5), slice(3, 13)))).rivers == []  # a ditch of ten pixels
 
 
+def test_water_around_an_island_and_wide_water_are_no_rivers():
+    y, x = np.mgrid[:64, :64] - 31.5
+    moat = mask()
+    moat[abs(np.hypot(x, y) - 22) < 2] = WATER
+    assert Layout(moat).rivers == []
+    assert len(Layout(np.where(x < 0, moat, GRASS)).rivers) == 1  # half of it is a bend
+    lake = mask(label=WATER)
+    lake[16:48, 10:60] = GRASS
+    assert Layout(lake).rivers == []
+    assert Layout(painted((WATER, slice(20, 32), slice(0, 64)))).rivers == []
+
+
 def test_borders_are_counted_by_edges():
     layout = Layout(painted((TREE, slice(0, 10), slice(0, 64)), (CROP, slice(20, 24), slice(20, 24))))
     assert layout.borders[TREE, GRASS] == layout.borders[GRASS, TREE] == 64
@@ -115,6 +137,11 @@ def test_borders_are_counted_by_edges():
     assert layout.borders.trace() == 0
     assert layout.neighbour(GRASS) == TREE
     assert layout.neighbour(WATER) is None
+    three = painted((TREE, slice(0, 20), slice(0, 64)), (CROP, slice(20, 24), slice(0, 30)))
+    three[20:24, 30:] = BUILT
+    assert Layout(three).neighbour(TREE) == BUILT  # 34 of 64 pixels
+    three[20:24, 30:50] = BARREN
+    assert Layout(three).neighbour(TREE) is None  # 30, 20 and 14
 
 
 def test_facts_are_sentences_and_can_be_without_numbers():
@@ -126,4 +153,4 @@ def test_facts_are_sentences_and_can_be_without_numbers():
     assert "Tree borders mostly on Grass." in facts
     assert any("73% of the image" in fact for fact in facts)
     assert not any(character.isdigit() for character in "".join(layout_facts(Layout(labels), numbers=False)))
-    assert layout_facts(Layout(mask())) == ["The largest single area is Grass (100% of the image), at the centre."]
+    assert layout_facts(Layout(mask())) == ["The largest single area is Grass (100% of the image)."]

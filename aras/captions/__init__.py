@@ -3,6 +3,7 @@
 table          the CSV `filename,caption` that grows by whole rows
 work           which images or percentage rows are to be captioned, and into which CSV
 layout         facts of a mask in words: where each class lies, the largest patch, rivers, borders
+rivers         long and narrow water in a mask
 prompts        what a model is asked
 template       captions that need no model
 loop           resuming, saving, failures: one loop over one function `generate(items) -> captions`

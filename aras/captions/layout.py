@@ -1,7 +1,7 @@
 """Where the classes of a mask lie: facts that percentages do not have, in numbers and in words.
 
-Positions are those of a map: the first row is north, the first column west. A class has a position only when most of it
-lies there; the shares that count as most are the constants below.
+Positions are those of a map: the first row is north, the first column west. A class or an area has a position only when
+most of it lies there; the shares that count as most are the constants below.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from aras.captions.rivers import River, rivers_of
 from aras.legend import CLASS_NAMES, NUM_CLASSES, WATER
 
 HALVES = {
@@ -33,31 +34,17 @@ MOST_OF_A_QUARTER = 0.6
 MOST_OF_A_HALF = 0.8
 """A class lies in a half of the image when this share of the class does."""
 
-RIVER_SLENDERNESS = 5.0
-"""A body of water is linear from this ratio of length to width on; a disc has 1.8, a square 2.2."""
-
-RIVER_LENGTH = 0.25
-"""Shortest linear water, as a share of the image's longer side."""
-
-DIRECTIONS = ("west to east", "north-west to south-east", "north to south", "north-east to south-west")
+WORTH_TELLING = 1.0
+"""Below this percentage of the image, where a class lies is not told."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One connected area of a class: its class, its share of the image in percent, and where its middle lies."""
+    """One connected area of a class: its class, its share of the image in percent, and its position or `""`."""
 
     label: int
     percent: float
     position: str
-
-
-@dataclass(frozen=True)
-class River:
-    """One long and narrow body of water: its length and mean width in pixels, and the way it runs."""
-
-    length: float
-    width: float
-    direction: str
 
 
 class Layout:
@@ -81,23 +68,10 @@ class Layout:
         return {name: shares_of(region(self.labels, name)) for name in REGIONS}
 
     @cached_property
-    def positions(self) -> dict[int, str]:
-        """The region in which a class lies, by label, for classes that lie in one."""
-        found = {label: self.position(label) for label in range(NUM_CLASSES) if self.shares[label]}
-        return {label: where for label, where in found.items() if where}
-
-    def share_of_class(self, label: int, name: str) -> float:
-        """Return the share (0 to 1) of a class's pixels that lie in the region `name`; 0 for an absent class."""
-        total = int((self.labels == label).sum())
-        return float((region(self.labels, name) == label).sum() / total) if total else 0.0
-
-    def position(self, label: int) -> str:
-        """Return the region in which most of a class lies, `""` when it is spread over more than half the image."""
-        for regions, most in ((QUARTERS, MOST_OF_A_QUARTER), (HALVES, MOST_OF_A_HALF)):
-            share, name = max((self.share_of_class(label, name), name) for name in regions)
-            if share >= most:
-                return name
-        return ""
+    def told(self) -> dict[int, str]:
+        """The region in which a class lies or `""`, by label, the largest first; classes of a few pixels left out."""
+        order = np.argsort(-self.shares, kind="stable").tolist()
+        return {label: position_of(self.labels == label) for label in order if self.shares[label] >= WORTH_TELLING}
 
     @cached_property
     def largest(self) -> Patch:
@@ -110,20 +84,12 @@ class Layout:
             pixels = np.bincount(areas.ravel())[1:]
             if pixels.max() > best[0]:
                 best = (int(pixels.max()), int(label), areas == pixels.argmax() + 1)
-        return Patch(best[1], 100 * best[0] / self.labels.size, position_of_middle(best[2]))
+        return Patch(best[1], 100 * best[0] / self.labels.size, position_of(best[2]))
 
     @cached_property
     def rivers(self) -> list[River]:
-        """Linear water, the longest first; pixels connect by edges and corners."""
-        from scipy import ndimage
-
-        bodies, _ = ndimage.label(self.labels == WATER, structure=np.ones((3, 3)))
-        least = RIVER_LENGTH * max(self.labels.shape)
-        pixels = np.bincount(bodies.ravel())[1:]
-        boxes = enumerate(ndimage.find_objects(bodies), 1)
-        found = [river_of(bodies[box] == body) for body, box in boxes if pixels[body - 1] >= least]
-        linear = [river for river in found if river.length >= max(least, RIVER_SLENDERNESS * river.width)]
-        return sorted(linear, key=lambda river: -river.length)
+        """Linear water, the longest first."""
+        return rivers_of(self.labels == WATER)
 
     @cached_property
     def borders(self) -> np.ndarray:
@@ -137,9 +103,9 @@ class Layout:
         return counts
 
     def neighbour(self, label: int) -> int | None:
-        """Return the class with which a class shares most of its border; None when it has none."""
+        """Return the class with which a class shares more than half of its border; None when there is none."""
         edges = self.borders[label]
-        return int(edges.argmax()) if edges.any() else None
+        return int(edges.argmax()) if 2 * edges.max() > edges.sum() else None
 
 
 def region(labels: np.ndarray, name: str) -> np.ndarray:
@@ -155,40 +121,30 @@ def shares_of(labels: np.ndarray) -> np.ndarray:
     return 100 * np.bincount(labels.ravel(), minlength=NUM_CLASSES) / max(labels.size, 1)
 
 
-def position_of_middle(area: np.ndarray) -> str:
-    """Return where the mean of the true pixels of `area` (H, W) lies on a grid of three by three."""
-    rows, columns = np.nonzero(area)
-    row = ("north", "", "south")[int(3 * (rows.mean() + 0.5) / area.shape[0])]
-    column = ("west", "", "east")[int(3 * (columns.mean() + 0.5) / area.shape[1])]
-    return "-".join(part for part in (row, column) if part) or "centre"
+def share_within(area: np.ndarray, name: str) -> float:
+    """Return the share (0 to 1) of the true pixels of `area` (H, W) that lie in the region `name`."""
+    return float(region(area, name).sum() / max(area.sum(), 1))
 
 
-def river_of(body: np.ndarray) -> River:
-    """Return the length, width and direction of the true pixels of `body` (H, W), taken as a band.
-
-    In a band of width w the mean distance to the nearest bank is w / 4, however it bends; its length follows from the
-    area. The direction is that of the pixels' largest variance.
-    """
-    from scipy import ndimage
-
-    distance = ndimage.distance_transform_edt(np.pad(body, 1))[1:-1, 1:-1]
-    width = max(4 * (float(distance[body].mean()) - 0.5), 1.0)
-    rows, columns = np.nonzero(body)
-    spread = np.cov(np.stack([columns, rows])) if len(rows) > 1 else np.eye(2)
-    east, south = np.linalg.eigh(spread)[1][:, -1]
-    angle = np.degrees(np.arctan2(south, east)) % 180  # 0 is west to east, 90 is north to south
-    return River(len(rows) / width, width, DIRECTIONS[int((angle + 22.5) // 45) % 4])
+def position_of(area: np.ndarray) -> str:
+    """Return the region in which most of the true pixels of `area` (H, W) lie, `""` when there is none."""
+    for regions, most in ((QUARTERS, MOST_OF_A_QUARTER), (HALVES, MOST_OF_A_HALF)):
+        share, name = max((share_within(area, name), name) for name in regions)
+        if share >= most:
+            return name
+    return ""
 
 
 def layout_facts(layout: Layout, numbers: bool = True) -> list[str]:
     """Return the layout in sentences for a prompt; without `numbers` there is no digit in them."""
+    told = layout.told
     largest = layout.largest
     size = f" ({largest.percent:.0f}% of the image)" if numbers else ""
-    facts = [f"{CLASS_NAMES[label]} lies mostly in the {where}." for label, where in layout.positions.items()]
-    facts.append(f"The largest single area is {CLASS_NAMES[largest.label]}{size}, {in_region(largest.position)}.")
+    where = f", {in_region(largest.position)}" if largest.position else ""
+    facts = [f"{CLASS_NAMES[label]} lies mostly {in_region(told[label])}." for label in sorted(told) if told[label]]
+    facts.append(f"The largest single area is {CLASS_NAMES[largest.label]}{size}{where}.")
     facts += [f"A narrow strip of water runs {river.direction}." for river in layout.rivers[:2]]
-    order = np.argsort(-layout.shares, kind="stable")
-    for label in (int(label) for label in order[1:3]):
+    for label in list(told)[1:3]:
         neighbour = layout.neighbour(label)
         if neighbour is not None:
             facts.append(f"{CLASS_NAMES[label]} borders mostly on {CLASS_NAMES[neighbour]}.")

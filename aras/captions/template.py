@@ -15,7 +15,7 @@ from aras.captions.loop import Answers, CaptionError
 from aras.captions.prompts import Prompts
 from aras.captions.work import Item
 from aras.errors import UserError
-from aras.legend import CLASS_NAMES, read_mask
+from aras.legend import CLASS_NAMES, WATER, read_mask
 
 TEMPLATE = "template"
 """What stands for the model's name."""
@@ -31,7 +31,14 @@ NOUNS = {
 }
 PLURAL = {"trees", "shrubs", "crops", "buildings"}
 
-AMOUNTS = ((85.0, "nearly all"), (60.0, "most"), (45.0, "about half"), (20.0, "a good part"), (0.0, "a small part"))
+AMOUNTS = (
+    (85.0, "nearly all"),
+    (65.0, "most"),
+    (55.0, "more than half"),
+    (45.0, "about half"),
+    (20.0, "a good part"),
+    (0.0, "a small part"),
+)
 """From this percentage on: how one says that a class covers that much of an image."""
 
 OPENINGS = (
@@ -122,20 +129,22 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def layout_sentences(choose: Choice, layout: Layout, nouns: dict[int, str]) -> list[str]:
-    """Return what the mask tells: one position, the largest area or a border, and rivers."""
-    nouns = {label: nouns.get(label, NOUNS[name][0]) for label, name in enumerate(CLASS_NAMES)}
+    """Return what the mask tells of the classes in `nouns`: one position, the largest area or a border, a river."""
+    told = [label for label in layout.told if label in nouns]
     found = []
-    placed = sorted(layout.positions, key=lambda label: -layout.shares[label])
+    placed = [label for label in told if layout.told[label]]
     if placed:
-        noun = nouns[placed[0]]
-        verb = "lie" if noun in PLURAL else "lies"
-        found.append(f"{noun.capitalize()} {verb} mostly {in_region(layout.positions[placed[0]])}.")
+        verb = "lie" if nouns[placed[0]] in PLURAL else "lies"
+        found.append(f"{nouns[placed[0]].capitalize()} {verb} mostly {in_region(layout.told[placed[0]])}.")
+    others = []
     largest = layout.largest
-    told = [f"The largest unbroken area is {nouns[largest.label]}, {in_region(largest.position)}."]
-    for label in np.argsort(-layout.shares, kind="stable")[1:2].tolist():
+    if largest.position and largest.label in nouns and largest.label not in placed[:1]:
+        others.append(f"The largest unbroken area is {nouns[largest.label]}, {in_region(largest.position)}.")
+    for label in told[1:2]:
         neighbour = layout.neighbour(label)
-        if neighbour is not None:
+        if neighbour in nouns:
             verb = "border" if nouns[label] in PLURAL else "borders"
-            told.append(f"{nouns[label].capitalize()} {verb} mostly on {nouns[neighbour]}.")
-    found.append(choose.of(told))
-    return found + [f"A narrow strip of water runs {river.direction}." for river in layout.rivers[:1]]
+            others.append(f"{nouns[label].capitalize()} {verb} mostly on {nouns[neighbour]}.")
+    if others:
+        found.append(choose.of(others))
+    return found + [f"A narrow strip of water runs {river.direction}." for river in layout.rivers[:1] if WATER in nouns]
