@@ -18,10 +18,13 @@ BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 200
 
 
-def save_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
-    """Write `figure` to the PNG `path`, without the date and version that would make equal figures other bytes."""
+def save_figure(path: Path, figure: "Figure", dpi: int = DPI, crop: bool = True) -> None:
+    """Write `figure` to the PNG `path`, without the date and version that would make equal figures other bytes.
+
+    To `crop` its empty margins it is laid out twice, which a figure without any can do without.
+    """
     with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(part, format="png", dpi=dpi, bbox_inches="tight" if crop else None, metadata={"Software": None})
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, title: str) -> None:
@@ -45,7 +48,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
-    save_figure(path, figure)
+    save_figure(path, figure, crop=False)
 
 
 def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -85,4 +88,4 @@ def draw_curves(path: Path, lines: list[dict[str, Any]]) -> None:
     classes.legend(fontsize=8, ncols=2)
     for axes in (classes, rates):
         axes.set_xlabel(f"epoch (dotted: the best, {best})")
-    save_figure(path, figure)
+    save_figure(path, figure, crop=False)

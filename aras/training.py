@@ -126,6 +126,8 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     """
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # so that a power cut leaves no last.pt that is ahead of it
 
 
 def keep_epochs(path: Path, last: int) -> None:

@@ -4,10 +4,10 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -337,13 +337,13 @@ def test_a_run_that_diverges_later_says_what_is_kept(copied, data):
 def test_a_disk_that_is_full_is_one_line_and_the_rerun_completes(data, unbroken, tmp_path):
     """A limit on the size of files stands in for a full disk: the write fails in the same place."""
     outdir = tmp_path / "run"
-    limit = "import os, sys; from resource import *; setrlimit(RLIMIT_FSIZE, (400_000, 400_000)); "
-    limit += "os.execv(sys.argv[1], sys.argv[1:])"
-    limited = [sys.executable, "-c", limit, *command(data, outdir, "--epochs", 2)]
-    result = subprocess.run(limited, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.splitlines()[-1] == f"Error: {outdir / 'last.pt'}: File too large"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        line = failure(train(data, outdir, "--epochs", 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert line == f"Error: {outdir / 'last.pt'}: File too large"
     assert not list(outdir.glob("*.pt*"))
     assert train(data, outdir, "--epochs", 2).exit_code == 0
     assert_same_run(outdir, unbroken)
@@ -363,6 +363,14 @@ def test_a_worker_that_is_killed_is_one_line(data, tmp_path, monkeypatch):
     monkeypatch.setattr(aras.loading, "read_pair", lambda *pair: os.kill(os.getpid(), signal.SIGKILL))
     line = failure(train(data, tmp_path / "run", "--workers", 1))
     assert re.search(r"a process that reads images was lost \(DataLoader worker .*\); lower --workers", line)
+
+
+def test_too_few_images_are_one_line(data, tmp_path):
+    line = failure(train(data, tmp_path / "run", "--limit", 1))
+    assert (
+        "1 images are too few to train on: batch normalisation needs two, and each process one; raise --limit" in line
+    )
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_missing_mask_stops_before_training(tmp_path):

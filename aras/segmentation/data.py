@@ -87,7 +87,7 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
     """Return the batches of all splits, and check what can be checked without reading every image.
 
     Raises:
-        UserError: a split is missing or incomplete, or the size is none that the model takes.
+        UserError: a split is missing or incomplete, the size is none that the model takes, or an epoch has no batch.
     """
     names = (*options.train, "val", "test")
     found = [find_pairs(options.data, name, options.limit) for name in names]
@@ -97,6 +97,11 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
     augment = PaperAugmentation(square=size[0] == size[1])
     train_set = PairSet(sets, size, options.seed, augment, options.min_confidence)
     train_batches = TrainBatches(epoch_order(options, sets), options.batch_size)
+    if not train_batches.steps:
+        raise UserError(
+            f"{len(train_batches.order)} images are too few to train on: batch normalisation needs two, and each"
+            " process one; raise --limit or --mix, or add --train sets"
+        )
     val_loader, test_loader = (
         loader_of(PairSet([pairs], size), EvalBatches(len(pairs), options.images_at_once), options.workers, device)
         for pairs in (val, test)
@@ -115,8 +120,8 @@ def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, i
     """Return (height, width) of the first image of `sets`, which are to be trained on in batches of `batch_size`.
 
     Raises:
-        UserError: a side is no multiple of `STRIDE`; there are too few images, or images in a batch; or a confidence
-            map is missing where labels less sure than `least` are to be left out.
+        UserError: a side is no multiple of `STRIDE`; there are too few images in a batch; or a confidence map is
+            missing where labels less sure than `least` are to be left out.
     """
     first = sets[0].image(0)
     size = image_size(first)
@@ -124,11 +129,6 @@ def check_sets(sets: list[Pairs], batch_size: int, least: float) -> tuple[int, i
         raise UserError(
             f"{first} is {told_size(size)} pixels; both sides must be multiples of {STRIDE}, so make the dataset again"
             " with such a --patch-size"
-        )
-    if sum(map(len, sets)) < max(2, world_size()):
-        raise UserError(
-            f"{first.parent} has {sum(map(len, sets))} to train on; batch normalisation needs two images, and each"
-            " process one, so raise --limit or add --train sets"
         )
     if batch_size < world_size():
         raise UserError(f"--batch-size {batch_size} is shared out by {world_size()} processes; raise it to that")
