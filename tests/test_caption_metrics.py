@@ -553,8 +553,9 @@ def test_the_papers_figures_stand_beside_their_streams():
             "vision_language",
             "hybrid_gemma3-4b",
             "vision_qwen3-vl-8b",
+            "language_qwen3_4b",
             "gpt",
             "text_template",
         )
     }
-    assert list(redundancy.values()) == [46.45, 0.84, 6.41, 0.47, 10.05, None, None]
+    assert list(redundancy.values()) == [46.45, 0.84, 6.41, 0.47, 10.05, 46.45, None, None]

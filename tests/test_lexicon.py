@@ -159,6 +159,10 @@ def test_positions(sentence, positions):
         ("Water is the largest class, then trees.", {"Water"}),
         ("The second largest class is water, the largest building is a school.", set()),
         ("It is dominated by vast expanses of cropland.", {"Crop"}),
+        ("Crops cover more than half of the image.", {"Crop"}),
+        ("Trees cover most of the image.", {"Tree"}),
+        ("The image is mostly grass cover.", {"Grass"}),
+        ("Crops cover more than half of the north.", set()),
         ("A predominantly green landscape with crops.", set()),
     ],
 )

@@ -176,7 +176,8 @@ def class_of_percentage(marks: list[Mark], place: int) -> int | None:
     if before is None:
         following = nearest_class(marks, range(place + 1, len(marks)), NO_FURTHER)
         return None if following is None or is_shared_ahead(marks, following) else following
-    joined = joined_with(marks, before, -1) is not None
+    has_own = before > 2 and "percentage" in marks[before - 3].kinds  # "62 % crops and grass covers 30 %"
+    joined = joined_with(marks, before, -1) is not None and not has_own
     return None if joined and any(word in shared for mark in gap for word in mark.words) else before
 
 

@@ -127,7 +127,9 @@ def marks_of(caption: str) -> list[Mark]:
     text = caption.lower().replace("’", "'").replace("can't", "cannot").replace("n't", " not")
     text = BETWEEN.sub(r"\1", HYPHENS.sub(" ", DASHES.sub(" ; ", OWNER.sub("", text))))
     tokens: list[str | float] = []
+    spelt = []
     for found in TOKEN.finditer(text):
+        spelt.append(found[0])
         if found["low"]:
             low = float(found["low"])
             tokens.append((low + float(found["high"])) / 2 if found["high"] else low)
@@ -143,10 +145,16 @@ def marks_of(caption: str) -> list[Mark]:
         mark = ordinary(token)
         if token in known:
             here = tuple(tokens[place : place + LONGEST])
-            mark = next((m for m in known[token] if here[: len(m.words)] == m.words), mark)
+            there = (m for m in known[token] if here[: len(m.words)] == m.words)
+            mark = next((m for m in there if not is_statement(m, spelt[place : place + len(m.words)])), mark)
         marks.append(mark)
         place += len(mark.words)
     return marks
+
+
+def is_statement(mark: Mark, spelt: list[str]) -> bool:
+    """Return whether what reads as a name of land cover is a noun and its verb: "trees cover", not "tree cover"."""
+    return mark.words[1:] == ("cover",) and (spelt[0] != mark.words[0] or spelt[1] != "cover")
 
 
 def clause(marks: list[Mark], place: int) -> range:

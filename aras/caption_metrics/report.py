@@ -24,10 +24,10 @@ def paper_stream(stream: str) -> dict[str, float] | None:
     A stream that names no model, such as `text`, is that of the captioner's default model.
     """
     name = stream.lower()
-    found = re.match(r"vision_language|hybrid|vision|text", name)
+    found = re.match(r"vision_language|hybrid|vision|text|language", name)
     if not found:
         return None
-    kind = "hybrid" if found[0] == "vision_language" else found[0]
+    kind = {"vision_language": "hybrid", "language": "text"}.get(found[0], found[0])
     model = next((model for model in ("gemma", "qwen") if model in name), None)
     is_plain = name == found[0]
     return PAPER.get((kind, model or DEFAULT_MODEL[kind])) if model or is_plain else None
