@@ -157,15 +157,22 @@ def label_one(target: Target, options: dict[str, Any], labeller: Labeller | None
         UserError: it cannot be read, or labels are there that this script did not write, or wrote with other options.
     """
     with open_raster(target.raster) as file:
-        has_crs, scale = file.crs is not None, None
-        if has_reflectance(file):
-            scale = options["reflectance_max"] or reflectance_max_of(options["weights"])
+        has_crs, is_reflectance = file.crs is not None, has_reflectance(file)
+    known = (options["reflectance_max"] or reflectance_max_of(options["weights"])) if is_reflectance else None
+    scale = known or (REFLECTANCE_MAX if is_reflectance else None)
     told = {name: options[name] for name in RASTER_OPTIONS} | {"raster": target.raster, "reflectance_max": scale}
     check_target(target, told, options["weights"])
     if labeller is None or target.is_finished(labeller.maps):
         return
     if not has_crs:
         click.echo(f"WARNING: {target.raster} has no coordinate system (CRS), so its labels will have none")
+    if scale and not known:
+        click.echo(
+            f"WARNING: no run.json tells how the training's images were scaled; takes --reflectance-max {scale}."
+            " Labels of another scale are wrong"
+        )
+    if scale:
+        click.echo(f"Scales {target.raster} so that a reflectance of {scale / 10_000:g} is 255")
     begin_target(target, told, told_device(labeller.device))
     label_raster(target, labeller, Windows(options["window"], options["overlap"], options["batch_size"]), scale)
     click.echo(f"Wrote {target.labels}" + (f", {target.confidence}" if labeller.maps else ""))

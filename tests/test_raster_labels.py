@@ -184,6 +184,32 @@ def test_reflectance_is_scaled_as_the_dataset_was(tmp_path, predict, weights, ru
         for n in ("told", "given", "default", "eight_labels")
     ]
     assert scale == [5100, 5100, 3000, None]
+
+
+def test_the_scale_is_found_wherever_the_command_is_run_and_else_warned_of(tmp_path, run, monkeypatch):
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "sets" / "data").mkdir(parents=True)
+    (tmp_path / "sets" / "data" / "run.json").write_text(json.dumps({"options": {"reflectance_max": 5100}}))
+    trained = save_tiny_model(tmp_path / "runs" / "model", data="sets/data")
+    raster = write_raster(tmp_path / "tile.tif", np.full((3, 32, 32), 700, np.uint16))
+    options = ("--raster", raster, "--device", "cpu", "--weights", trained, "--output")
+    monkeypatch.chdir(tmp_path / "runs")
+    result = run(main, *options, tmp_path / "a.tif")
+    assert "a reflectance of 0.51 is 255" in result.output
+    assert "WARNING" not in result.output
+    (tmp_path / "sets").rename(tmp_path / "gone")
+    result = run(main, *options, tmp_path / "b.tif")
+    assert "WARNING: no run.json tells how the training's images were scaled" in result.output
+    assert "a reflectance of 0.3 is 255" in result.output
+
+
+def test_scales_that_are_not_clear_are_refused(tmp_path, weights, run):
+    raster = write_raster(tmp_path / "tile.tif", np.full((3, 32, 32), 700, np.uint16))
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "model").mkdir()
+    trained = save_tiny_model(tmp_path / "model", data=str(data))
+    options = ("--window", 64, "--device", "cpu", "--weights")
     (data / "run.json").write_text(json.dumps({"options": {"stretch": "patch-max"}}))
     line = failure(run(main, "--raster", raster, "--output", tmp_path / "x.tif", *options, trained))
     assert "tells of --stretch patch-max, which has no scale; give --reflectance-max" in line
@@ -353,8 +379,8 @@ def test_options_that_do_not_go_together_are_refused(tmp_path, predict, run, mon
     assert "is a file; name a folder" in result.output
     with sole_writer(tmp_path / "out.tif", is_file=True):
         assert "another process is writing to" in told("--raster", raster, "--output", tmp_path / "out.tif")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     assert "--raster runs in one process, not under torchrun" in told(*words)
 
 

@@ -109,26 +109,42 @@ def begin_target(target: Target, told: dict[str, Any], device: str) -> None:
     begin_run(target.record, told | {"raster_stamp": stamp_of(str(target.raster))}, PACKAGES, device, FREE_OPTIONS)
 
 
-def reflectance_max_of(weights: tuple[Path, ...]) -> int:
-    """Return the reflectance x 10000 that is 255 in the images that `weights` were trained on.
-
-    The run.json beside the weights tells the dataset, and that one's run.json the scale; where either is missing it is
-    the default of dataset_creator.py.
+def reflectance_max_of(weights: tuple[Path, ...]) -> int | None:
+    """Return the reflectance x 10000 that is 255 in the images that `weights` were trained on; None if nothing tells.
 
     Raises:
-        UserError: the dataset was not scaled like this, or the weights were trained on different scales.
+        UserError: the dataset was not scaled like this, or the weights were trained on different scales, where the
+            default of dataset_creator.py stands for one that nothing tells.
     """
-    found = set()
-    for path in weights:
-        data = told_option(path.with_name("run.json"), "data")
-        dataset = Path(data or "") / "run.json"
-        stretch = told_option(dataset, "stretch") if data else None
-        if stretch not in (None, "reflectance"):
-            raise UserError(f"{dataset} tells of --stretch {stretch}, which has no scale; give --reflectance-max")
-        found.add(int(told_option(dataset, "reflectance_max") or REFLECTANCE_MAX) if data else REFLECTANCE_MAX)
+    told = [told_reflectance_max(path) for path in weights]
+    if not any(told):
+        return None
+    found = {scale or REFLECTANCE_MAX for scale in told}
     if len(found) > 1:
         raise UserError(f"the weights were trained on scales of {sorted(found)}; give --reflectance-max")
     return found.pop()
+
+
+def told_reflectance_max(weights: Path) -> int | None:
+    """Return the scale that the run.json of the dataset tells of which the run.json beside `weights` tells, or None.
+
+    A relative path of a dataset is looked for from here, and from every folder above the weights: one of them is where
+    the training was started.
+
+    Raises:
+        UserError: the dataset was scaled otherwise than by reflectance.
+    """
+    data = told_option(weights.with_name("run.json"), "data")
+    if not data:
+        return None
+    bases = (Path(), *weights.resolve().parents)
+    dataset = next((base / data / "run.json" for base in bases if (base / data / "run.json").is_file()), None)
+    if not dataset:
+        return None
+    stretch = told_option(dataset, "stretch")
+    if stretch not in (None, "reflectance"):
+        raise UserError(f"{dataset} tells of --stretch {stretch}, which has no scale; give --reflectance-max")
+    return int(told_option(dataset, "reflectance_max") or REFLECTANCE_MAX)
 
 
 def told_option(record: Path, name: str) -> Any:
