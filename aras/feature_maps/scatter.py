@@ -66,7 +66,7 @@ def draw_map(path: Path, found: Map, title: str, caption: str, seed: int) -> Non
         draw_contours(joint, found, k)
     frame_axes(joint, found)
     draw_legend(joint, found)
-    told = " and ".join(f"{share:.0%}" for share in sorted(SHARES))
+    told = " and ".join(f"{share:.0%}" for share in sorted(shares_of(found)))
     told = f"lines hold {told} of a set's images".replace("%", " %")
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
     joint.text(
@@ -75,7 +75,7 @@ def draw_map(path: Path, found: Map, title: str, caption: str, seed: int) -> Non
     for k in range(len(found.names)):
         row, column = divmod(k, columns)
         left, low = MARGIN + PANEL + GAP + column * (side + GAP), MARGIN + PANEL - side - row * (side + GAP)
-        draw_one_set(axes_at(left, low, side), found, k)
+        draw_one_set(axes_at(left, low, side), found, k, side)
     figure.text(MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=10, fontweight="bold")
     figure.text(MARGIN / width, 1 - 0.28 / height, caption, ha="left", va="top", fontsize=7.5)
     save_figure(path, figure, DPI)
@@ -88,21 +88,36 @@ def draw_points(axes: "Axes", points: np.ndarray, colors: Sequence[str] | str, c
     axes.scatter(points[:, 0], points[:, 1], s=size, c=colors, alpha=alpha, linewidths=0, rasterized=True)
 
 
-def draw_one_set(axes: "Axes", found: Map, k: int) -> None:
-    """Draw set `k` in its colour over all others in grey."""
+def draw_one_set(axes: "Axes", found: Map, k: int, side: float) -> None:
+    """Draw set `k` in its colour over all others in grey, on `axes` of `side` inches, which its name fits into."""
     own = found.sets == k
     draw_points(axes, found.points[~own], "0.85", 2 * len(own))
     draw_points(axes, found.points[own], COLORS[k], 2 * len(own))
     frame_axes(axes, found)
-    axes.text(0.03, 0.97, found.names[k], transform=axes.transAxes, ha="left", va="top", fontsize=8)
+    widest = 72 * 0.94 * side / (0.62 * len(found.names[k]))  # points; a letter is about 0.62 of them wide
+    axes.text(
+        0.03,
+        0.97,
+        found.names[k],
+        transform=axes.transAxes,
+        ha="left",
+        va="top",
+        fontsize=min(8.0, widest),
+        clip_on=True,
+    )
+
+
+def shares_of(found: Map) -> tuple[float, ...]:
+    """Return the shares of a set that its contours hold; of many sets the inner one alone, else it is a tangle."""
+    return SHARES if len(found.names) <= 4 else SHARES[1:]
 
 
 def draw_contours(axes: "Axes", found: Map, k: int) -> None:
-    """Draw the contours that hold `SHARES` of set `k`, the inner one stronger, on a white line that sets it off."""
+    """Draw the contours of shares of set `k`, the inner one stronger, on a white line that sets it off."""
     from matplotlib.patheffects import withStroke
 
     density, centres = density_of(found.points[found.sets == k], found.frame)
-    levels = sorted({level_of_share(density, share) for share in SHARES})
+    levels = sorted({level_of_share(density, share) for share in shares_of(found)})
     if density.max() <= levels[-1]:
         return
     drawn = axes.contour(*centres, density.T, levels=levels, colors=COLORS[k], linewidths=[0.9, 1.6][-len(levels) :])
