@@ -223,6 +223,24 @@ def test_no_key_is_a_usage_error_before_any_work(server, caption, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret x", "sk-sécret"])
+def test_a_key_that_cannot_be_sent_is_a_usage_error_and_not_told(server, caption, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    result = caption()
+    assert result.exit_code == 2
+    assert "OPENAI_API_KEY has line ends" in result.output
+    assert "cret" not in result.output
+
+
+def test_what_waits_for_its_upload_is_still_to_be_sent(server, caption):
+    server.faults["POST /files"].append(Fault(403))
+    one_line(caption())
+    told = caption("--dry-run").output
+    assert "12 requests to send" in told
+    assert "at most 1,200 out" in told
+    assert "sent before" not in told
+
+
 def one_line(result) -> str:
     """Return the error of a run that failed, which is one line and does not tell the key."""
     assert result.exit_code == 1, result.output

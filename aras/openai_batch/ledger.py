@@ -20,6 +20,7 @@ COLLECTED, REFUSED = "collected", "refused"
 or not; there is one; its answers are in the table; the server never ran it."""
 
 OPEN = {WRITTEN, UPLOADED, CREATING, CREATED}
+READY = {WRITTEN, UPLOADED}
 MAY_RUN = {CREATING, CREATED}
 TRIES = 3  # of a request that fails in passing, in one run
 
@@ -85,8 +86,9 @@ class Ledger:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Input and output tokens of all batches: paid where that is known, estimated where it is not."""
-        return sum(b.tokens_in for b in self.batches), sum(b.tokens_out for b in self.batches)
+        """Input and output tokens of all batches asked for: paid where that is known, estimated where it is not."""
+        asked = [batch for batch in self.batches if batch.step not in READY]
+        return sum(batch.tokens_in for batch in asked), sum(batch.tokens_out for batch in asked)
 
     @property
     def given_up(self) -> dict[str, str]:

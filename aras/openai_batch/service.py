@@ -46,9 +46,12 @@ class Refused(UserError):
 
 
 def check_key() -> None:
-    """Raise `UserError` when the environment has no key."""
-    if not os.environ.get(KEY):
+    """Raise `UserError` when the environment has no key, or one that cannot be sent; it is not told."""
+    key = os.environ.get(KEY)
+    if not key:
         raise UserError(f"{KEY} is not set; put the key of your account into the environment")
+    if not all("!" <= sign <= "~" for sign in key):
+        raise UserError(f"{KEY} has line ends, spaces or letters that no key has; set it to the key alone")
 
 
 class BatchService:

@@ -9,7 +9,7 @@ from aras.captions.table import names_in as table_names
 from aras.captions.work import Work, shards_of
 from aras.errors import UserError
 from aras.files import write_bytes
-from aras.openai_batch.ledger import CREATING, MAY_RUN, REFUSED, WRITTEN, SentBatch, read_ledger
+from aras.openai_batch.ledger import CREATING, MAY_RUN, READY, REFUSED, WRITTEN, SentBatch, read_ledger
 from aras.openai_batch.requests import Decoding, FileLimits, Question, names_in, write_requests
 from aras.openai_batch.service import BatchService
 
@@ -100,9 +100,14 @@ class CaptionStream:
             yield Question(item.name, prompt.system, prompt.user)
 
     def estimate(self) -> tuple[int, int, int]:
-        """Return how many requests are still to be sent, and their input and output tokens, the latter at most."""
+        """Return how many requests are still to be sent, and their input and output tokens, the latter at most.
+
+        Those of batches that wait for their upload are among them.
+        """
         tokens = [question.tokens for question in self.questions()]
-        return len(tokens), sum(tokens), len(tokens) * self.decoding.max_tokens
+        ready = [batch for batch in self.ledger.open if batch.step in READY]
+        count = len(tokens) + sum(batch.requests for batch in ready)
+        return count, sum(tokens) + sum(batch.tokens_in for batch in ready), count * self.decoding.max_tokens
 
     def write(self, limits: FileLimits, room: float) -> SentBatch | None:
         """Return a new batch of as much as fits, its request file written; None when nothing is left or nothing fits.
