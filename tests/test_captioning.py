@@ -3,6 +3,7 @@
 import csv
 import random
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,34 @@ def test_shards_share_the_work_and_join(tmp_path):
     caption_all(work, by_threes, PROMPTS)
     assert [row[0] for row in rows(work.output)[1:]] == work.names.tolist()
     assert not list(tmp_path.glob("t_shard*"))
+
+
+def test_joining_killed_between_any_two_files_leaves_nothing_behind(tmp_path, monkeypatch):
+    unlink = Path.unlink
+    for kept in range(4):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        work = work_of(folder, 4)
+        for i in (1, 2):
+            part = work.shard((i, 2))
+            caption_all(part, by_threes, PROMPTS)
+            for what in ("run.json", "failures.csv"):
+                beside(part.output, what).write_text('{"options": {}}')
+        left = [kept]
+
+        def dying(self, missing_ok=False, left=left):
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            unlink(self, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", dying)
+        with pytest.raises(Killed):
+            join_shards(work, {}, frozenset())
+        monkeypatch.setattr(Path, "unlink", unlink)
+        assert join_shards(work, {}, frozenset()) == 2 - kept // 3
+        assert [path.name for path in folder.glob("[!.]*")] == ["t.csv"]
+        assert len(rows(work.output)) == 1 + 4
 
 
 def test_captions_without_numbers_are_asked_for_twice_and_then_fail(tmp_path):

@@ -80,7 +80,7 @@ def test_every_split_gets_its_captions_and_a_record(caption, data, model, tmp_pa
 
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_neither_batch_size_nor_resuming_changes_a_caption(caption, model, tmp_path, temperature):
-    options = ("--split", "test", "--model", model, "--max-new-tokens", 16, "--temperature", temperature)
+    options = ("--split", "test", "--model", model, "--max-new-tokens", 8, "--temperature", temperature)
     found = []
     for size in (1, 3, 8, "auto"):
         assert caption(*options, "--batch-size", size, where=tmp_path / str(size)).exit_code == 0
@@ -93,7 +93,7 @@ def test_neither_batch_size_nor_resuming_changes_a_caption(caption, model, tmp_p
 
 
 def test_the_seed_and_only_the_seed_changes_what_is_drawn(caption, model, tmp_path):
-    options = ("--split", "val", "--model", model, "--max-new-tokens", 16)
+    options = ("--split", "val", "--model", model, "--max-new-tokens", 8)
     for seed in (0, 1):
         assert caption(*options, "--seed", seed, where=tmp_path / str(seed)).exit_code == 0
     assert (tmp_path / "0" / "val_text.csv").read_bytes() != (tmp_path / "1" / "val_text.csv").read_bytes()
@@ -137,7 +137,9 @@ def test_a_set_of_ones_own(run, data, tmp_path):
     assert len(rows(out)) == 1 + 3
     layout = ("--percentages", table, "--output", tmp_path / "l.csv", "--model", "template", "--layout")
     assert "--layout needs --masks" in failure(run(main, *layout))
-    assert run(main, *layout, "--masks", data / "val" / "masks").exit_code == 0
+    masks = ("--masks", data / "val" / "masks")
+    assert run(main, *layout, *masks).exit_code == 0
+    assert "add that" in failure(run(main, "--percentages", table, "--output", out, "--model", "template", *masks))
     assert "mostly" in (tmp_path / "l.csv").read_text()
     assert "--output" in failure(run(main, "--percentages", table, "--model", "template"))
     assert "--split" in failure(run(main, "--percentages", table, "--output", out, "--split", "val"))
@@ -247,6 +249,7 @@ def test_a_model_of_the_hub_that_cannot_be_had_is_told(data, tmp_path):
     assert line.startswith("Error: --model Qwen/Qwen3-4B-Instruct-2507 cannot be loaded")
     assert "--model FOLDER" in line
     assert "HF_TOKEN" in line
+    assert "the hub cannot be reached" in line
     assert not (tmp_path / "out").exists()
 
 

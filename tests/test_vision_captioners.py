@@ -40,7 +40,7 @@ def rows(path):
 
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_images_are_captioned_and_batches_change_nothing(run, models, data, tmp_path, kind):
-    options = ("--data", data, "--model", models[kind], "--max-new-tokens", 8, "--device", "cpu")
+    options = ("--data", data, "--model", models[kind], "--max-new-tokens", 6, "--device", "cpu")
     found = []
     for size in (1, 8):
         result = run(SCRIPTS[kind].main, *options, "--outdir", tmp_path / str(size), "--batch-size", size)
@@ -112,6 +112,19 @@ def test_running_out_of_memory_halves_the_batch(run, models, data, tmp_path, mon
     assert [line[-1] for line in told] == ["5", "2"]
     name = "test_vision.csv"
     assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told(run, models, data, tmp_path, monkeypatch):
+    import torch
+
+    def too_large(self, *arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", too_large)
+    options = ("--data", data, "--model", models["vision"], "--device", "cpu", "--outdir", tmp_path / "out")
+    result = run(vision_captioner.main, *options)
+    assert result.exit_code == 1
+    assert "does not fit into the GPU's memory (CUDA out of memory)" in result.output.splitlines()[-1]
 
 
 def test_the_template_needs_percentages_and_no_images(run, data, tmp_path):

@@ -198,6 +198,8 @@ def check_own(kind: Kind, options: dict[str, Any], image: bool) -> None:
         raise UserError("--percentages is missing: this captioner needs the class percentages of the images")
     if options["layout"] and not options["masks"]:
         raise UserError("--layout needs --masks DIR for a set of your own")
+    if options["masks"] and not options["layout"]:
+        raise UserError("--masks is for --layout; add that, or leave --masks out")
 
 
 def works_of_splits(kind: Kind, options: dict[str, Any]) -> list[Work]:

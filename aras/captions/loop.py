@@ -61,8 +61,8 @@ def join_shards(work: Work, options: dict[str, object], free: frozenset[str]) ->
             rows = read_captions(shard)
             while some := dict(islice(rows, JOINED_AT_A_TIME)):
                 table.append(some)
-            for path in (shard, beside(shard, "run.json"), beside(shard, "failures.csv")):
-                path.unlink(missing_ok=True)
+            for path in (beside(shard, "failures.csv"), beside(shard, "run.json"), shard):  # the CSV, by which the
+                path.unlink(missing_ok=True)  # others are found, goes last
     return len(shards)
 
 

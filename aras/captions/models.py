@@ -119,9 +119,15 @@ def fetched(source: Source, from_pretrained: Callable[..., T], **more: Any) -> T
             return from_pretrained(**source.arguments, **more, token=attempt, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
             problem = error
-            if "couldn't connect" in str(error):
+            if cut_off(error):
                 break
-    raise UserError(f"--model {source.model} cannot be loaded ({in_short(problem)}); {remedy(source)}") from None
+    told = "the hub cannot be reached, and it is not in the cache" if cut_off(problem) else in_short(problem)
+    raise UserError(f"--model {source.model} cannot be loaded ({told}); {remedy(source)}") from None
+
+
+def cut_off(error: BaseException) -> bool:
+    """Return whether transformers tells by `error` that it had no answer from the hub."""
+    return "couldn't connect" in str(error)
 
 
 def remedy(source: Source) -> str:
@@ -135,9 +141,14 @@ def remedy(source: Source) -> str:
 
 
 def in_short(error: BaseException, most: int = 200) -> str:
-    """Return the first sentence of `error` on one line."""
+    """Return what `error` says on one line of at most `most` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of what `error` says."""
+    return in_short(error).split(". ")[0]
 
 
 class LanguageModel:
@@ -176,7 +187,13 @@ class LanguageModel:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with redirect_stderr(io.StringIO()) if "gguf_file" in source.arguments else nullcontext():  # a bar of its own
             self.model: Any = fetched(source, auto.from_pretrained, dtype=dtype, attn_implementation=attention(device))
-        self.model = self.model.eval().to(device)
+        try:
+            self.model = self.model.eval().to(device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"--model {source.model} does not fit into the GPU's memory ({first_sentence(error)}); end what else"
+                " runs there, take a smaller --model, or serve it on several GPUs and name that by --endpoint"
+            ) from None
 
     def answer(self, batch: list[Asked]) -> list[str]:
         """Return the model's texts for `batch`.
@@ -192,7 +209,7 @@ class LanguageModel:
                 length = inputs["input_ids"].shape[1]
                 tokens = self.model.generate(**inputs, **self.choosing(batch, length))
         except torch.OutOfMemoryError as error:
-            told = in_short(error).split(". ")[0]
+            told = first_sentence(error)
         else:
             return self.tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
         torch.cuda.empty_cache()  # after the except clause, which holds on to the tensors
