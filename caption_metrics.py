@@ -22,7 +22,7 @@ from aras.caption_metrics.report import table
 from aras.caption_metrics.streams import Notes, Source, find_sources, stream_rows
 from aras.caption_metrics.truth import Truth
 from aras.caption_metrics.worst import draw_worst, write_worst
-from aras.command import Command, data_option, device_option, limit_option, seed_option, workers_option
+from aras.command import Command, Number, data_option, device_option, limit_option, seed_option, workers_option
 from aras.errors import UserError
 from aras.files import remove_parts, sole_writer, write_json
 from aras.legend import CLASS_NAMES
@@ -178,14 +178,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option(
     "--present",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=Number(0, 100, min_open=True),
     default=1.0,
     show_default=True,
     help="Percent from which on a class is present: 1 is a square of 26 pixels in 256, which one can see.",
 )
 @click.option(
     "--near",
-    type=click.FloatRange(0.6, 1),  # below, MinHash would miss more than one pair in ten
+    type=Number(0.6, 1),  # below, MinHash would miss more than one pair in ten
     default=0.7,
     show_default=True,
     help="Similarity from which on captions are near-duplicates: 3 other words in 40 leave 0.75.",

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from aras.command import Command, dry_run_option, seed_option, workers_option
+from aras.command import Command, Number, dry_run_option, seed_option, workers_option
 from aras.cutting import Cutting, Unit, cut_unit, units_of
 from aras.errors import UserError
 from aras.files import remove_parts, sole_writer, whole_file
@@ -199,9 +199,7 @@ def report(tally: Tally, output: Path) -> None:
     show_default=True,
     help="Train patches closer than this many patches to a val or test block are left out.",
 )
-@click.option(
-    "--max-water", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Drop patches with more water."
-)
+@click.option("--max-water", type=Number(0, 1), default=0.9, show_default=True, help="Drop patches with more water.")
 @click.option("--bbox", type=(float, float, float, float), metavar="W S E N", help="Only patches that touch this box.")
 @click.option("--year", type=click.Choice(["2021", "2020"]), default="2021", show_default=True, help="For URLs.")
 @click.option("--as-published", is_flag=True, help="The published pixels and selection, with their defects.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from aras.command import Command, dry_run_option
+from aras.command import Command, Number, dry_run_option
 from aras.downloading import published, raw_tiles, zenodo
 from aras.downloading.console import byte_bar, products_of_names, tell, tell_unsound, url_option
 from aras.downloading.download import discard, md5_of
@@ -175,12 +175,12 @@ COUNT = click.IntRange(1, 64)
     help="Tries in a row that may fail; 14 take about 8 minutes.",
 )
 @click.option(
-    "--retry-wait", type=click.FloatRange(0, 60), default=1.0, show_default=True, metavar="SECONDS",
+    "--retry-wait", type=Number(0, 60), default=1.0, show_default=True, metavar="SECONDS",
     help="Pause after the first failure; it doubles with each further one, up to a minute. A server's own Retry-After "
     "goes first.",
 )
 @click.option(
-    "--silence", type=click.FloatRange(0.1), default=60.0, show_default=True, metavar="SECONDS",
+    "--silence", type=Number(0.1), default=60.0, show_default=True, metavar="SECONDS",
     help="Time without a byte after which a connection counts as cut.",
 )
 @url_option(

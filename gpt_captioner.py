@@ -18,7 +18,7 @@ from aras.captions.loop import FAILURE_COLUMNS, beside, join_shards, settle
 from aras.captions.prompts import Prompts
 from aras.captions.table import open_table, sort_table
 from aras.captions.work import Work, shards_of
-from aras.command import Command, dry_run_option
+from aras.command import Command, Number, dry_run_option
 from aras.errors import UserError
 from aras.files import sole_writer, write_text
 from aras.openai_batch.campaign import Campaign
@@ -211,15 +211,15 @@ def tell(text: str) -> None:
 @dry_run_option
 @click.option("--no-wait", is_flag=True, help="Send, and collect what is finished, but wait for nothing.")
 @click.option(
-    "--max-cost", type=click.FloatRange(0), metavar="DOLLARS",
+    "--max-cost", type=Number(0), metavar="DOLLARS",
     help="Send nothing when these tables would cost more than this in all, earlier runs included.",
 )
 @click.option(
-    "--price-in", type=click.FloatRange(0), metavar="DOLLARS", show_default="a built-in table",
+    "--price-in", type=Number(0), metavar="DOLLARS", show_default="a built-in table",
     help="Price of a million input tokens by the Batch API.",
 )
 @click.option(
-    "--price-out", type=click.FloatRange(0), metavar="DOLLARS", show_default="a built-in table",
+    "--price-out", type=Number(0), metavar="DOLLARS", show_default="a built-in table",
     help="Price of a million output tokens by the Batch API.",
 )
 @click.option(
@@ -231,11 +231,11 @@ def tell(text: str) -> None:
     help="Captions asked for by one batch.",
 )
 @click.option(
-    "--poll", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+    "--poll", type=Number(0), default=60.0, show_default=True, metavar="SECONDS",
     help="Time between two looks at the batches.",
 )
 @click.option(
-    "--settle", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+    "--settle", type=Number(0), default=60.0, show_default=True, metavar="SECONDS",
     help="Time that a new batch may take to show in the server's list, before one that nobody answered for is asked "
     "for again.",
 )

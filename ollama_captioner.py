@@ -21,7 +21,7 @@ from aras.captions.loop import Answers, Generate
 from aras.captions.ollama_server import STRANGE, Asking, address, captions_of, server_told
 from aras.captions.prompts import TEXT, VISION, Prompts
 from aras.captions.work import Item
-from aras.command import Command, seed_option
+from aras.command import Command, Number, seed_option
 from aras.errors import UserError
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ def settle_source(path: Path | None, source: str | None, options: dict[str, Any]
 )
 @click.option("--model", help=f"On the server.  [default: {MODELS['images']}; {MODELS['percentages']} for percentages]")
 @click.option("--pull", is_flag=True, help="Have the server fetch the model if it is not there.")
-@click.option(
-    "--temperature", type=click.FloatRange(0), help="0 takes the likeliest word each time.  [default: the model's own]"
-)
+@click.option("--temperature", type=Number(0), help="0 takes the likeliest word each time.  [default: the model's own]")
 @seed_option
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=MAX_NEW_TOKENS, show_default=True, help="Longest caption."
@@ -192,7 +190,7 @@ def settle_source(path: Path | None, source: str | None, options: dict[str, Any]
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds that a request may take; the first one loads the model.",
