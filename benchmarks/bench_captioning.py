@@ -27,8 +27,9 @@ import numpy as np
 
 from aras.captions.endpoint import Endpoint, load_endpoint
 from aras.captions.loop import Answers, caption_all
-from aras.captions.models import Decoding, Source, load_model
+from aras.captions.models import Decoding, load_model
 from aras.captions.prompts import SYSTEM, TEXT, Prompts
+from aras.captions.sources import Source
 from aras.captions.work import Item, Work
 from aras.training import share_cores
 

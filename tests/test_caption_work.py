@@ -5,10 +5,10 @@ import pytest
 from percentages import write_percentages
 from tiny_dataset import make_dataset
 
+from aras.captions.percentages import read_percentages
 from aras.captions.work import (
     own_work,
     parse_shard,
-    read_percentages,
     shard_path,
     shards_of,
     split_work,

@@ -8,7 +8,8 @@ from aras.captions import template
 from aras.captions.command import Description, Kind
 from aras.captions.endpoint import Endpoint, check_endpoint, load_endpoint
 from aras.captions.loop import Generate
-from aras.captions.models import PACKAGES, Decoding, Source, describe_model, load_model
+from aras.captions.models import PACKAGES, Decoding, load_model
+from aras.captions.sources import Source, describe_model
 from aras.captions.template import TEMPLATE
 from aras.errors import UserError
 from aras.training import choose_device, share_cores, told_device

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from aras.captions.batching import cleaned
 from aras.captions.loop import Answers, CaptionError, Generate
-from aras.captions.models import Decoding, in_short
+from aras.captions.models import Decoding
 from aras.captions.prompts import Prompts
 from aras.captions.sampling import seed_of
+from aras.captions.sources import in_short
 from aras.captions.work import Item
 from aras.errors import UserError
 from aras.pairs import read_image

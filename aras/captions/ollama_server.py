@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from aras.captions.batching import cleaned
 from aras.captions.loop import Answers, CaptionError
-from aras.captions.models import in_short
 from aras.captions.prompts import Prompts
 from aras.captions.sampling import seed_of
+from aras.captions.sources import in_short
 from aras.captions.work import Item
 from aras.errors import UserError
 from aras.pairs import read_image
