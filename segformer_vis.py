@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from aras.command import Command, data_option, device_option, workers_option
+from aras.command import Command, Number, data_option, device_option, workers_option
 from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images
 from aras.feature_maps.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
@@ -259,7 +259,7 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
 )
 @click.option(
     "--perplexity",
-    type=click.FloatRange(1),
+    type=Number(1),
     default=30.0,
     show_default=True,
     help="Of t-SNE: about how many others each image is kept near to.",
@@ -273,7 +273,7 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
 )
 @click.option(
     "--min-dist",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.1,
     show_default=True,
     help="Of UMAP: the least distance of two points on the map.",
