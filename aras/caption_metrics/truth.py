@@ -9,7 +9,7 @@ import numpy as np
 from aras.caption_metrics.reading import POSITIONS
 from aras.caption_metrics.streams import KNOWN_SPLITS, Row
 from aras.captions.layout import Layout
-from aras.captions.work import read_percentages
+from aras.captions.percentages import read_percentages
 from aras.errors import UserError
 from aras.legend import NUM_CLASSES, read_mask
 from aras.pairs import GENERATED

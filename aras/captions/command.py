@@ -16,7 +16,7 @@ import click
 from aras.captions.loop import Generate, beside, caption_all, join_shards, names_done, settle
 from aras.captions.prompts import PROMPTS, SYSTEM, Prompts, check_prompt
 from aras.captions.work import CAPTIONED_SPLITS, Work, own_work, parse_shard, shards_of, split_work, splits_present
-from aras.command import Decorator, data_option, device_option, limit_option, seed_option
+from aras.command import Decorator, Number, data_option, device_option, limit_option, seed_option
 from aras.errors import UserError
 from aras.files import sole_writer
 from aras.runs import begin_run, check_same_options
@@ -105,12 +105,10 @@ def model_options(model: str, batch_size: int, temperature: float, top_p: float)
         ),
         device_option,
         click.option("--max-new-tokens", type=click.IntRange(1), default=100, show_default=True),
-        click.option(
-            "--temperature", type=click.FloatRange(0), default=temperature, show_default=True, help="0 is greedy."
-        ),
+        click.option("--temperature", type=Number(0), default=temperature, show_default=True, help="0 is greedy."),
         click.option(
             "--top-p",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=Number(0, 1, min_open=True),
             default=top_p,
             show_default=True,
             help="Draw from the most probable tokens that have this share together.",
@@ -120,9 +118,7 @@ def model_options(model: str, batch_size: int, temperature: float, top_p: float)
         click.option(
             "--concurrency", type=click.IntRange(1), default=32, show_default=True, help="Requests to it at once."
         ),
-        click.option(
-            "--timeout", type=click.FloatRange(0, min_open=True), default=120, show_default=True, help="Its seconds."
-        ),
+        click.option("--timeout", type=Number(0, min_open=True), default=120, show_default=True, help="Its seconds."),
     ]
     return decorated_by(options)
 
