@@ -68,14 +68,14 @@ def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
         image_names &= mask_names  # what was drawn of masks that are no longer there, or not drawn yet
         if not image_names:
             raise UserError(f"no image of {images} has a mask of its name in {masks}; draw the images again")
-    without = image_names - mask_names
+    names = sorted(image_names)[:limit]
+    without = [name for name in names if name not in mask_names]
     if without:
-        first = min(without)
         raise UserError(
-            f"{masks / (first + SUFFIX)} is missing ({len(without)} of {len(image_names)} images of {images} have no"
+            f"{masks / (without[0] + SUFFIX)} is missing ({len(without)} of {len(names)} images of {images} have no"
             f" mask); {'run segmentation_predict.py' if split == 'synth' else 'make the dataset again'}"
         )
-    return Pairs(images, masks, np.array(sorted(image_names)[:limit]))
+    return Pairs(images, masks, np.array(names))
 
 
 def stems(folder: Path) -> set[str]:

@@ -58,8 +58,15 @@ def check_same_options(path: Path, options: dict[str, Any], free: frozenset[str]
     names = sorted((before.keys() | options.keys()) - free)
     changed = [name for name in names if not same(before.get(name), options.get(name))]
     if changed:
-        told = "; ".join(f"--{n.replace('_', '-')} was {before.get(n)}, now {plain(options.get(n))}" for n in changed)
+        told = "; ".join(
+            f"--{n.replace('_', '-')} was {said(before.get(n))}, now {said(plain(options.get(n)))}" for n in changed
+        )
         raise UserError(f"{path} is of a run with other options: {told}. Repeat those, or name another output")
+
+
+def said(value: Any) -> Any:
+    """Return the option `value` as an error says it."""
+    return "not given" if value is None else value
 
 
 def same(before: Any, now: Any) -> bool:

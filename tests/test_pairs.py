@@ -35,6 +35,13 @@ def test_a_missing_or_empty_folder_is_named(data):
         find_pairs(data, "val")
 
 
+def test_a_missing_mask_beyond_the_limit_does_not_matter(data):
+    (data / "train" / "masks" / "N41E031_000_004.png").unlink()
+    assert len(find_pairs(data, "train", 4)) == 4
+    with pytest.raises(UserError, match=r"N41E031_000_004.png is missing \(1 of 5 images"):
+        find_pairs(data, "train", 5)
+
+
 def test_a_missing_mask_is_named(data):
     first_files(data)[1].unlink()
     with pytest.raises(UserError, match=r"masks/N41E031_000_000.png is missing \(1 of 5 images"):

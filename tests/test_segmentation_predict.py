@@ -437,7 +437,7 @@ def test_tta_labels_a_turned_image_as_it_labels_the_image(tmp_path, predict):
         shares.append((upright == turned.T[::-1, ::-1]).mean())
     assert shares[0] < 0.98
     assert shares[1] > 0.999
-    assert "--tta was True, now None" in failure(predict(folder, "--output", tmp_path / "out1"))
+    assert "--tta was True, now not given" in failure(predict(folder, "--output", tmp_path / "out1"))
 
 
 def test_several_weights_label_by_their_mean_probability(images, predict, weights, tmp_path):
