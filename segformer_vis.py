@@ -104,13 +104,17 @@ def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, optio
     failures_file.unlink(missing_ok=True)
     if not todo:
         return
+    import torch
+
     device = choose_device(options["device"])
-    model: Any = load_segmenter(options["weights"], options["arch"], options["encoder"]).to(device)
+    model: Any = load_segmenter(options["weights"], options["arch"], options["encoder"])
+    model = model.to(device=device, memory_format=torch.channels_last)
+    batch_size = options["batch_size"] or (64 if device.type == "cuda" else 8)  # more do not fit a CPU's caches
     failures = []
     for draw, path, key in todo:
         if path.exists():
             click.echo(f"{path} is of other images or weights, or torn: extracts the features of {draw.name} again")
-        failed = extract_features(draw, model.encoder, path, key, options["batch_size"], options["workers"], device)
+        failed = extract_features(draw, model.encoder, path, key, batch_size, options["workers"], device)
         failures += [(draw.name, name + SUFFIX, reason) for name, reason in sorted(failed.items())]
     if failures:
         write_text(failures_file, "".join(map(row_text, [("set", "filename", "reason"), *failures])))
@@ -279,7 +283,7 @@ def run(draws: list[ImageDraw], outputs: Outputs, options: dict[str, Any]) -> No
     help="Of UMAP: the least distance of two points on the map.",
 )
 @click.option("--thumbnails", is_flag=True, help="Also draw maps with images on them.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
+@click.option("--batch-size", type=click.IntRange(1), show_default="64 on a GPU, 8 on a CPU", help="Images at a time.")
 @workers_option(LOADER_WORKERS)
 @click.option(
     "--seed",
