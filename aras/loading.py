@@ -162,6 +162,27 @@ class ImageSet:
             return name, error
 
 
+def cuts(count: int, batch_size: int) -> list[list[int]]:
+    """Return the indices 0..`count` - 1 in batches; what is cut alike each time is computed alike, to the last bit."""
+    starts = range(0, count, batch_size)
+    return [list(range(start, min(start + batch_size, count))) for start in starts]
+
+
+def image_loader(
+    folder: Path, names: np.ndarray, batches: list[list[int]], batch_size: int, workers: int, device: "torch.device"
+) -> Any:
+    """Return the DataLoader of `batches` of the images `names` of `folder`: what an `ImageBatch` makes of each."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        ImageSet(folder, names),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=ImageBatch(batch_size),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
 @dataclass
 class ImageBatch:
     """Turn samples into groups of one size, names and images (B, H, W, 3) uint8, and the reason of each that failed.

@@ -19,7 +19,7 @@ from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw
 from aras.files import whole_file
 from aras.inference import logits_of, padded_to_stride
-from aras.loading import ImageBatch, ImageSet
+from aras.loading import cuts, image_loader
 from aras.pairs import told_size
 from aras.segmenter import in_short
 from aras.training import memory_told
@@ -154,15 +154,8 @@ def _fill(
     from tqdm import tqdm
 
     lacking = _lacking(rows)
-    starts = range(0, len(images), batch_size)  # the same cuts whatever is done: the same features to the last bit
-    batches = [list(range(start, min(start + batch_size, len(images)))) for start in starts]
-    loader: Any = torch.utils.data.DataLoader(
-        ImageSet(images.folder, images.names),  # type: ignore[arg-type]
-        batch_sampler=[batch for batch in batches if lacking[batch].any()],
-        collate_fn=ImageBatch(batch_size),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
+    batches = [batch for batch in cuts(len(images), batch_size) if lacking[batch].any()]
+    loader = image_loader(images.folder, images.names, batches, batch_size, workers, device)
     refused = cache(partial(refusal, encoder, device=device))
     failures: dict[str, str] = {}
     with torch.inference_mode(), memory_told("lower --batch-size"):

@@ -20,7 +20,7 @@ from aras.files import write_bytes
 from aras.inference import check_takes, labels_and_confidence, sums_of_classes
 from aras.labelling.outputs import FAILURE_COLUMNS, Outputs
 from aras.legend import class_percentages
-from aras.loading import ImageBatch, ImageSet
+from aras.loading import cuts, image_loader
 from aras.pairs import SUFFIX
 from aras.patches import png_of_mask
 from aras.ranks import Rank
@@ -63,23 +63,10 @@ class Share:
 
     def batches(self) -> list[list[int]]:
         """Return the batches of this process as places in `names`, cut alike whatever is done and by whom."""
-        starts = range(0, len(self.names), self.batch_size)
-        batches = [list(range(start, min(start + self.batch_size, len(self.names)))) for start in starts]
+        batches = cuts(len(self.names), self.batch_size)
         return [batch for batch in batches if not self.done.issuperset(self.names[batch].tolist())][
             self.rank.number :: self.rank.count
         ]
-
-    def loader(self, batches: list[list[int]], pinned: bool) -> Any:
-        """Return the DataLoader of `batches`: groups of one size, and the reasons of the images that failed."""
-        import torch
-
-        return torch.utils.data.DataLoader(
-            ImageSet(self.folder, self.names),  # type: ignore[arg-type]
-            batch_sampler=batches,
-            collate_fn=ImageBatch(self.batch_size),
-            num_workers=self.workers,
-            pin_memory=pinned,
-        )
 
 
 def label_share(share: Share, labeller: Labeller, outputs: Outputs) -> None:
@@ -93,7 +80,8 @@ def label_share(share: Share, labeller: Labeller, outputs: Outputs) -> None:
         *tables, failed = (stack.enter_context(new_table(path)) for path in paths)
         for table, columns in zip((*tables, failed), (*outputs.tables.values(), FAILURE_COLUMNS), strict=True):
             table.write(row_text(columns))
-        loader = share.loader(share.batches(), labeller.device.type == "cuda")
+        batches = share.batches()
+        loader = image_loader(share.folder, share.names, batches, share.batch_size, share.workers, labeller.device)
         for groups, failures in tqdm(loader, desc="label", disable=None if share.rank.leads else True, unit="batch"):
             for group, images in groups:
                 new = {name: place for place, name in enumerate(group) if name not in share.done}
