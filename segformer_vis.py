@@ -6,7 +6,6 @@ themselves say whether the sets are apart (1), mixed (0) or misplaced (-1), so a
 silhouette against the real one is near 0 (arXiv 2603.09625, the feature maps of the Segformer's encoder).
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images
 from aras.feature_maps.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
 from aras.feature_maps.features import cache_key, extract_features, is_cached, load_all
 from aras.feature_maps.neighbors import nearest_neighbors
-from aras.feature_maps.outputs import METHODS, Outputs, check_not_foreign, check_same_weights, read_scores
+from aras.feature_maps.outputs import METHODS, Outputs, check_not_foreign, read_scores
 from aras.feature_maps.scatter import COLORS, Map, draw_map, draw_thumbnails
 from aras.feature_maps.silhouette import all_scores, distance_sums
 from aras.files import remove_parts, sole_writer, write_json, write_text
@@ -30,7 +29,7 @@ from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED, SUFFIX
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, kind_of_weights, load_segmenter
+from aras.segmenter import ARCHITECTURES, check_same_weights, digests_of, kind_of_weights, load_segmenter
 from aras.training import choose_device, memory_told, share_cores, told_device
 
 PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}
@@ -317,8 +316,7 @@ def main(**options: Any) -> None:
     """
     options["method"] = tuple(dict.fromkeys(options["method"]))
     options["weights"] = weights = weights_or_default(options["weights"])
-    with weights.open("rb") as file:
-        options["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    options["weights_sha256"] = digests_of([weights])
     options["arch"], options["encoder"] = kind_of_weights(weights, options["arch"], options["encoder"])
     sets = sets_given(options["set"]) if options["set"] else published_sets(options["data"])
     check_count_of_sets(sets)
@@ -334,7 +332,8 @@ def main(**options: Any) -> None:
             stack.enter_context(sole_writer(folder))
         if outputs.record.exists():
             check_same_options(outputs.record, options, FREE_OPTIONS)
-            check_same_weights(outputs, weights, options["weights_sha256"])
+            remedy = f"name another --outdir, or delete {outputs.folder}"
+            check_same_weights(outputs.record, [weights], options["weights_sha256"], outputs.folder, remedy)
         remove_parts(outputs.folder)
         remove_parts(outputs.features)
         run(draws, outputs, options)

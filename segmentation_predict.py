@@ -26,8 +26,7 @@ from aras.labelling.outputs import (
     Outputs,
     begin_folder,
     check_not_foreign,
-    check_same_weights,
-    digests_of,
+    check_same_labeller,
     end_folder,
     names_done,
     outputs_of,
@@ -42,7 +41,7 @@ from aras.patches import REFLECTANCE_MAX
 from aras.ranks import Rank, device_of, rank_of_process, start_others, tell_end, wait_for_others, wait_for_start
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, STRIDE, load_segmenter
+from aras.segmenter import ARCHITECTURES, STRIDE, digests_of, load_segmenter
 from aras.training import choose_device, memory_told, share_cores, told_device
 
 ONLY_RASTER = {"raster", "window", "overlap", "reflectance_max"}
@@ -76,7 +75,7 @@ def lead(options: dict[str, Any], outputs: Outputs, rank: Rank) -> None:
     if outputs.record.exists():
         check_same_options(outputs.record, options, FREE_OPTIONS)
         made = (outputs.masks, outputs.percentages, outputs.confidence, outputs.record)
-        check_same_weights(outputs.record, options["weights"], options["weights_sha256"], made)
+        check_same_labeller(outputs.record, options["weights"], options["weights_sha256"], made)
     stamps = stamps_of(options["images"])
     share = share_of(options, stamps, begin_folder(outputs, stamps, options["confidence_maps"]), rank)
     todo = len(share.names) - len(share.done.intersection(share.names.tolist()))

@@ -3,8 +3,10 @@
 Module-level imports stay light, so that a command line can offer `ARCHITECTURES` without waiting for PyTorch.
 """
 
+import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +112,38 @@ def kind_of_weights(weights: Path, arch: str | None, encoder: str | None) -> tup
     if not arch or not encoder:
         raise UserError(f"{run} does not tell what {weights.name} is; give --arch and --encoder")
     return arch, encoder
+
+
+def digests_of(weights: Iterable[Path]) -> str:
+    """Return the SHA-256 of each of `weights`, parted by spaces.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    digests = []
+    for path in weights:
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run segmentation_train.py first, or name the file by --weights")
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests)
+
+
+def check_same_weights(record: Path, weights: Iterable[Path], digests: str, begun: Path, remedy: str) -> None:
+    """Raise `UserError`, which ends with `remedy`, when `begun` was begun with weights of other SHA-256 than `digests`.
+
+    Args:
+        record: the run.json that tells of it.
+        weights: the files.
+        digests: theirs now, by `digests_of`.
+        begun: what they make.
+        remedy: what to do.
+    """
+    if read_json(record)["options"].get("weights_sha256") != digests:
+        raise UserError(
+            f"the content of {' and '.join(map(str, weights))} is not what it was when {begun} was begun, as when a"
+            f" training goes on; {remedy}"
+        )
 
 
 def published_name(arch: str, encoder: str) -> str:

@@ -66,15 +66,6 @@ def check_not_foreign(outputs: Outputs) -> None:
             )
 
 
-def check_same_weights(outputs: Outputs, weights: Path, digest: str) -> None:
-    """Raise `UserError` when the maps were made by weights of another SHA-256 than `digest`."""
-    if read_json(outputs.record)["options"].get("weights_sha256") != digest:
-        raise UserError(
-            f"the content of {weights} is not what it was when {outputs.folder} was begun, as when a training goes on;"
-            f" name another --outdir, or delete {outputs.folder}"
-        )
-
-
 def read_scores(path: Path) -> dict[str, Any]:
     """Return what the silhouette.json at `path` holds.
 

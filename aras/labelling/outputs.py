@@ -5,7 +5,6 @@ not, and the mask of one that is gone goes too. Each process of a job appends to
 which the first one merges at the end, or the next job after a kill.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aras.errors import UserError
-from aras.files import read_json, remove_parts
+from aras.files import remove_parts
 from aras.legend import CLASS_NAMES
 from aras.pairs import SUFFIX
 from aras.ranks import Rank, check_alone
 from aras.rows import row_text, whole_rows, write_sorted
+from aras.segmenter import check_same_weights
 from aras.tables import PERCENTAGE_COLUMNS
 
 CONFIDENCE_COLUMNS = ("filename", "mean", *CLASS_NAMES)
@@ -87,32 +87,13 @@ def check_not_foreign(outputs: Outputs) -> None:
             raise UserError(f"{path} was not written by this script: there is no {outputs.record}; use --output DIR")
 
 
-def digests_of(weights: Iterable[Path]) -> str:
-    """Return the SHA-256 of each of `weights`, parted by spaces.
-
-    Raises:
-        UserError: a file is missing.
-    """
-    digests = []
-    for path in weights:
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run segmentation_train.py first, or name the file by --weights")
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return " ".join(digests)
-
-
-def check_same_weights(record: Path, weights: Iterable[Path], digests: str, made: tuple[Path, ...]) -> None:
+def check_same_labeller(record: Path, weights: Iterable[Path], digests: str, made: tuple[Path, ...]) -> None:
     """Raise `UserError` when the run.json `record` tells of weights of other SHA-256 than `digests`.
 
     What `weights` have `made` is named as what to delete, the first of it as what was begun.
     """
-    if read_json(record)["options"].get("weights_sha256") != digests:
-        raise UserError(
-            f"the content of {' and '.join(map(str, weights))} is not what it was when {made[0]} was begun, as when a"
-            f" training goes on; name another --output, or delete {', '.join(map(str, made[:-1]))} and {made[-1]} to"
-            " label all again"
-        )
+    remedy = f"name another --output, or delete {', '.join(map(str, made[:-1]))} and {made[-1]} to label all again"
+    check_same_weights(record, weights, digests, made[0], remedy)
 
 
 def stamps_of(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aras.errors import UserError
 from aras.files import read_json
-from aras.labelling.outputs import check_same_weights
+from aras.labelling.outputs import check_same_labeller
 from aras.patches import REFLECTANCE_MAX
 from aras.rasters import stamp_of
 from aras.runs import begin_run, check_same_options
@@ -96,7 +96,7 @@ def check_target(target: Target, told: dict[str, Any], weights: Iterable[Path]) 
         target.forget()
     elif target.record.exists():
         check_same_options(target.record, told, FREE_OPTIONS)
-        check_same_weights(target.record, weights, told["weights_sha256"], (target.labels, target.record))
+        check_same_labeller(target.record, weights, told["weights_sha256"], (target.labels, target.record))
         if not target.is_of_raster:
             target.forget()
     for path in (target.labels, target.confidence):
