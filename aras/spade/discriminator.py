@@ -20,7 +20,7 @@ FAKE = NUM_CLASSES
 
 
 class Verdict(NamedTuple):
-    """What the discriminator says: float32 logits of each pixel (B, 8, H, W) and of each image (B,)."""
+    """What the discriminator says: logits of each pixel (B, 8, H, W) and of each image (B,)."""
 
     pixels: "Tensor"
     images: "Tensor"
@@ -87,4 +87,4 @@ class Discriminator(nn.Module):
         scores = self.score(functional.leaky_relu(self.judge(x), SLOPE).mean(dim=(2, 3)))
         for up, skipped in zip(reversed(self.up), reversed(features[:-1]), strict=True):
             x = up(x, skipped)
-        return Verdict(self.classify(x).float(), scores[:, 0].float())
+        return Verdict(self.classify(x), scores[:, 0])

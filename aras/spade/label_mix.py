@@ -32,4 +32,4 @@ def mixed(real: "Tensor", fake: "Tensor", mask: "Tensor") -> "Tensor":
 
 def inconsistency(of_mixed: "Tensor", of_real: "Tensor", of_fake: "Tensor", mask: "Tensor") -> "Tensor":
     """Return the mean squared difference of the mixed image's logits and mixed logits, (B, 8, H, W) (equation 5)."""
-    return (of_mixed - mixed(of_real, of_fake, mask)).square().mean()
+    return (of_mixed.float() - mixed(of_real.float(), of_fake.float(), mask)).square().mean()
