@@ -63,12 +63,16 @@ def load_judge(weights: Path, device: "torch.device") -> Judge:
 def judges_apart(weights: Path, judged: Pairs) -> str | None:
     """Return what is to be said about the judge in `weights` and the `judged` pairs; None if nothing is.
 
+    Within one dataset the splits' folders tell images apart. In another dataset a patch of the same name is the same
+    place.
+
     Raises:
         UserError: it was trained on images of `judged`, so its agreement with their masks would say nothing.
     """
     run = weights.with_name("run.json")
     told = read_json(run).get("options", {}) if run.is_file() else {}
     split, data = judged.images.parent.name, Path(told.get("data", ""))
+    same_dataset = judged.images.parent.parent.resolve() == data.resolve()
     places = {"train": "train/images", "synth": "synth/images", GENERATED: f"train/{GENERATED}"}
     folders = [data / places[name] for name in told.get("train", []) if name in places]
     if not folders or not all(folder.is_dir() for folder in folders):
@@ -77,6 +81,8 @@ def judges_apart(weights: Path, judged: Pairs) -> str | None:
             " only if none of them was among those"
         )
     for folder in folders:
+        if same_dataset and folder.resolve() != judged.images.resolve():
+            continue
         seen = stems(folder).intersection(judged.names.tolist())
         if seen:
             raise UserError(
@@ -84,6 +90,6 @@ def judges_apart(weights: Path, judged: Pairs) -> str | None:
                 f" {judged.images} (such as {min(seen)}{SUFFIX}); judge other masks (--quality-split) or by another"
                 " --judge"
             )
-    if split == "val" and (data / "val/images").resolve() == judged.images.resolve():
+    if split == "val" and same_dataset:
         return f"{weights} was not trained on val, but its best epoch was chosen by it; --quality-split test is unseen"
     return None
