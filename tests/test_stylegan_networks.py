@@ -6,6 +6,7 @@ from pathlib import Path
 import plain_stylegan as plain
 import pytest
 import torch
+
 from stylegan2_networks import Noise, SynthesisLayer
 from stylegan_networks import build_discriminator, build_generator
 

@@ -6,6 +6,8 @@ import plain_stylegan as plain
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
 from stylegan_ops import (
     activation,
     conv2d_down2,
@@ -17,7 +19,6 @@ from stylegan_ops import (
     resample_filter,
     upsample2,
 )
-from torch.autograd import gradcheck, gradgradcheck
 
 TAPS = resample_filter().double()
 
