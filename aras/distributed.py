@@ -143,3 +143,14 @@ def gathered(array: np.ndarray) -> list[np.ndarray]:
     parts = [torch.empty_like(own) for _ in range(_here.count)] if is_first() else None
     dist.gather(own, parts, dst=0)
     return [part.numpy() for part in parts or []]
+
+
+def merged(values: dict[str, str]) -> dict[str, str]:
+    """Return every rank's `values` in one dict, to each of them."""
+    if _here.count == 1:
+        return values
+    import torch.distributed as dist
+
+    found: list[dict[str, str]] = [{}] * _here.count
+    dist.all_gather_object(found, values)
+    return {name: value for part in found for name, value in part.items()}

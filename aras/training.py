@@ -130,8 +130,11 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         os.fsync(file.fileno())  # so that a power cut leaves no last.pt that is ahead of it
 
 
-def keep_epochs(path: Path, last: int) -> None:
-    """Leave in `path` (metrics.jsonl) one line for each epoch up to `last`, so that those done again do not double."""
+def keep_epochs(path: Path, last: int, count: str = "epoch") -> None:
+    """Leave in `path` (metrics.jsonl) one line for each epoch up to `last`, so that those done again do not double.
+
+    `count` is the name of the number that counts them, where it is not epochs that the lines are of.
+    """
     if path.exists():
-        lines = {value["epoch"]: value for value in read_lines(path) if value.get("epoch", last + 1) <= last}
+        lines = {value[count]: value for value in read_lines(path) if value.get(count, last + 1) <= last}
         write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in lines.values()))

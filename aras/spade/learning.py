@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from aras.distributed import add_up, average_gradients, world_size
+from aras.inference import precision_of
 from aras.spade.augmentation import adapted, turned_pairs
 from aras.spade.data import share_of_batch
 from aras.spade.latents import draw_latents, latent_size, z_and_noise
@@ -61,6 +62,17 @@ class Setting:
     device: "torch.device"
     precision: "torch.dtype"
     tell: Callable[[str], None]
+
+
+def precision_of_gan(name: str, device: "torch.device") -> "torch.dtype":
+    """Return the type in which networks compute for `--precision` `name`: as for a segmenter, but never float16.
+
+    Its loss would have to be scaled, which a penalty on gradients does not bear.
+    """
+    import torch
+
+    found = precision_of(name, device)
+    return torch.float32 if found == torch.float16 else found
 
 
 class Share(NamedTuple):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+RECIPES = ("unet-spade", "published")
+"""What `--recipe` takes; `aras.spade.recipes` has them, and waits for PyTorch."""
+
 PUBLISHED_NAME = "trained_generator_single_set_2.pth"
 """What the published script calls the generator's weights."""
 
@@ -152,7 +155,7 @@ def load_generator(weights: Path, recipe: str | None, width: int | None) -> "tor
     Raises:
         UserError: the file cannot be read or does not fit, or nothing tells its recipe and width.
     """
-    from aras.spade.recipes import RECIPES
+    from aras.spade.recipes import recipe_named
 
     recipe, width = kind_of_generator(weights, recipe, width)
     tensors = load_tensors(weights)
@@ -160,6 +163,6 @@ def load_generator(weights: Path, recipe: str | None, width: int | None) -> "tor
         raise UserError(f"{weights} is the state of a training; give best.pt beside it")
     if recipe not in RECIPES:
         raise UserError(f"{weights.with_name('run.json')} tells of the recipe {recipe}; give --recipe")
-    generator = RECIPES[recipe].generator(width)
+    generator = recipe_named(recipe).generator(width)
     fit_tensors(generator, tensors, weights, f"the generator of {recipe} of width {width}")
     return generator.eval()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from aras.spade.recipes import Recipe
 
 NUMBERS = (
-    *("step", "seconds", "strength", "signs", "sign_steps", "losses", "best_distance", "best_step"),
+    *("step", "seconds", "strength", "signs", "sign_steps", "losses"),
+    *("snapshot_step", "snapshot_seconds", "best_distance", "best_step"),
     *("salt", "rollbacks", "failed_step", "sets"),
 )
 
@@ -36,6 +37,8 @@ class State:
         signs: sum of the mean signs of real scores since it was last adapted.
         sign_steps: how many.
         losses: by name, [sum, count] of what the steps since the last snapshot told.
+        snapshot_step: the step of the last snapshot.
+        snapshot_seconds: `seconds` at it.
         best_distance: the lowest Fréchet distance of a snapshot; -1 before the first.
         best_step: its step, 0 before the first snapshot.
         salt: goes into every draw; raised so that what was rolled back takes another course.
@@ -55,6 +58,8 @@ class State:
     signs: float = 0.0
     sign_steps: int = 0
     losses: dict[str, list[float]] = field(default_factory=dict)
+    snapshot_step: int = 0
+    snapshot_seconds: float = 0.0
     best_distance: float = -1.0
     best_step: int = 0
     salt: int = 0
@@ -93,10 +98,11 @@ class State:
             entry[1] += 1
 
     def judge(self, distance: float | None) -> bool:
-        """Return whether this snapshot, of Fréchet `distance`, is the best so far, and remember it if so.
+        """Return whether this snapshot, of Fréchet `distance`, is the best so far, and remember it.
 
         The lowest distance is the best, the newest among equals; without a distance the newest is.
         """
+        self.snapshot_step, self.snapshot_seconds, self.losses = self.step, self.seconds, {}
         if distance is not None and self.best_distance >= 0 and distance > self.best_distance:
             return False
         self.best_distance = -1.0 if distance is None else distance
