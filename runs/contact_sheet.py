@@ -19,6 +19,7 @@ from aras.errors import UserError
 from aras.files import read_json, sole_writer, whole_file
 from aras.legend import CLASS_NAMES, COLORS, NO_DATA, NUM_CLASSES, read_mask
 from aras.pairs import Pairs, find_pairs, read_image
+from aras.showing import choose, class_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,33 +27,6 @@ if TYPE_CHECKING:
 
 ROWS = ("Image", "Mask", "Prediction", "Errors")
 ERROR, AGREEMENT = (213, 94, 0), (224, 224, 224)  # vermilion and grey
-SHOWN_SHARE = 0.03
-"""The share of a patch from which on a class is seen at a glance."""
-
-
-def choose(shares: np.ndarray, count: int) -> list[int]:
-    """Return the indices of `count` patches that show all classes about equally often, given `shares` (N, 7).
-
-    Each patch taken is the one whose classes were shown least so far; the first by name among equals.
-    """
-    shows = shares >= SHOWN_SHARE
-    times, chosen = np.zeros(shares.shape[1]), list[int]()
-    for _ in range(min(count, len(shares))):
-        gain = (shows / (1 + times)).sum(axis=1)
-        gain[chosen] = -1
-        best = int(gain.argmax())
-        chosen.append(best)
-        times += shows[best]
-    return sorted(chosen)
-
-
-def class_shares(pairs: Pairs) -> np.ndarray:
-    """Return the share of each class in each mask (N, 7)."""
-    shares = np.zeros((len(pairs), NUM_CLASSES))
-    for index in range(len(pairs)):
-        labels = read_mask(pairs.mask(index))
-        shares[index] = np.bincount(labels.ravel(), minlength=256)[:NUM_CLASSES] / labels.size
-    return shares
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
