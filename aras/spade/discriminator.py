@@ -11,6 +11,7 @@ from torch.nn import functional
 from aras.legend import NUM_CLASSES
 from aras.spade.generator import channels_of, twice
 from aras.spade.modulation import SLOPE, he_normal
+from aras.spade.scale import Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,7 @@ class Discriminator(nn.Module):
     def __init__(self, width: int = 64):
         super().__init__()
         channels = channels_of(width)
+        self.scale = Scale()
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairs)
@@ -80,7 +82,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: "Tensor", labels: "Tensor | None" = None) -> Verdict:
         """Return the verdict on `images` (B, 3, H, W) in -1..1; it is not told their `labels`."""
-        features = [functional.leaky_relu(self.stem(images), SLOPE)]
+        features = [functional.leaky_relu(self.stem(self.scale.standardised(images)), SLOPE)]
         for down in self.down:
             features.append(down(features[-1]))
         x = features[-1]

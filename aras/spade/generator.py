@@ -1,5 +1,6 @@
 """The generator: a U-Net whose expanding path the mask modulates at every scale (SPADE), with noise throughout."""
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch.nn import functional
 from aras.legend import NUM_CLASSES
 from aras.spade.layout import area_averages, boundaries, one_hot
 from aras.spade.modulation import SLOPE, Block, Embedding, he_normal, rms_normalised
+from aras.spade.scale import Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +26,12 @@ def channels_of(width: int) -> list[int]:
     return [max(width * quarters // 4, 4) for quarters in (2, 4, 8, 12, 16, 16)]
 
 
+RGB_GAIN = 1.0
+"""Deviation of the share of the image that each scale begins with, in deviations of the training images."""
+
+
 class Generator(nn.Module):
-    """Images (B, 3, H, W) in -1..1 of labels (B, H, W), many for each: what differs is z and the noise of the pixels.
+    """Images (B, 3, H, W) of labels (B, H, W), many for each: what differs is z and the noise of the pixels.
 
     The contracting path reads the mask and its class boundaries, so that a pixel knows the shapes around it. The
     expanding path begins with its coarsest features and z; at each scale a block is modulated by the mask, by the
@@ -38,6 +44,7 @@ class Generator(nn.Module):
     def __init__(self, width: int = 64):
         super().__init__()
         channels = channels_of(width)
+        self.scale = Scale()
         self.stem = nn.Conv2d(NUM_CLASSES + 1, channels[0], 3, padding=1)
         self.contracting = nn.ModuleList(
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
@@ -48,7 +55,11 @@ class Generator(nn.Module):
             Block(coarse, size, embedding_width(size))
             for size, coarse in zip(channels, [*channels[1:], channels[-1]], strict=True)
         )
-        self.to_rgb = nn.ModuleList(nn.Conv2d(size, 3, 1) for size in channels)
+        heads = [nn.Conv2d(size, 3, 1) for size in channels]
+        self.to_rgb = nn.ModuleList(heads)
+        for head in heads:
+            nn.init.normal_(head.weight, std=RGB_GAIN / math.sqrt(head.in_channels))
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         layers: Any = [self.stem, *self.contracting]
         for layer in layers:
             he_normal(layer)
@@ -58,7 +69,7 @@ class Generator(nn.Module):
         return [(1, height // shrink, width // shrink) for shrink in SHRINK]
 
     def forward(self, labels: "Tensor", z: "Tensor", noise: "list[Tensor] | None" = None) -> "Tensor":
-        """Return images (B, 3, H, W) float32.
+        """Return images (B, 3, H, W) float32, in -1..1 but for a few pixels, and for none once in evaluation mode.
 
         Args:
             labels: (B, H, W) uint8 or int64; pixels of `NO_DATA` are of no class.
@@ -82,7 +93,9 @@ class Generator(nn.Module):
             share = self.to_rgb[scale](x).float()
             image = share if image is None else image + share
         assert image is not None
-        return image.tanh()
+        images = self.scale.images(image)
+        # Not clipped while it learns, for there would be no gradient out of range, nor much in it through a tanh.
+        return images if self.training else images.clamp(-1, 1)
 
     def encoded(self, layout: "Tensor") -> "list[Tensor]":
         """Return the contracting path's features at each scale, finest first, of `layout` (B, 8, H, W)."""

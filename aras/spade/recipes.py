@@ -21,8 +21,11 @@ from aras.spade.losses import (
     real_pixels,
     real_score,
 )
+from aras.spade.scale import Scale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor, nn
 
     from aras.spade.perceptual import Perceptual
@@ -65,6 +68,12 @@ class Recipe(ABC):
     @abstractmethod
     def discriminator(self, width: int) -> "nn.Module":
         """Return the discriminator of base `width`: (images, labels) -> what the losses take."""
+
+    def prepare(self, networks: "Iterable[nn.Module]", images: "Tensor") -> None:
+        """Fit `networks`, before their first step, to `images` (N, H, W, 3) uint8, some hundred to train on."""
+        for network in networks:
+            if isinstance(scale := getattr(network, "scale", None), Scale):
+                scale.fit(images)
 
     @abstractmethod
     def discriminator_loss(self, network: Any, real: "Tensor", fake: "Tensor", batch: Batch) -> "dict[str, Tensor]":
