@@ -81,6 +81,20 @@ class FolderSource:
         return stamp_of(told)
 
 
+class ListSource(FolderSource):
+    """The images that a text file names, one path a line from the file's own folder, in the order given."""
+
+    def __init__(self, path: Path):
+        self.path = path.parent
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise StyleganError(f"{path} is not a readable list of images ({error})") from None
+        self.names = np.array([line for line in lines if line], dtype=np.str_)
+        if not len(self.names):
+            raise StyleganError(f"{path} names no images; write one path a line")
+
+
 class ZipSource:
     """The images in a zip whose members are stored or deflated, read in place and never extracted.
 
