@@ -127,7 +127,7 @@ def train_in_folder(options: Options, recipe: "Recipe", device: "torch.device") 
 
     from aras.spade.learning import Setting, precision_of_gan
     from aras.spade.loop import Course, train
-    from aras.spade.snapshots import Snapshots, open_quality, shown_pairs, write_result
+    from aras.spade.snapshots import Snapshots, open_quality, shown_pairs
 
     folder = options.folder
     found = training_set(options)
@@ -164,8 +164,7 @@ def train_in_folder(options: Options, recipe: "Recipe", device: "torch.device") 
         loader = train_loader(found, options, device)
         train(state, Course(options, found, loader, setting, snapshots.take))
         if is_first():
-            write_result(options, found, state)
-            log({"epoch": found.epoch(state.step), "curves": folder.curves})
+            snapshots.write_result(state)
     tell(
         f"Trained {state.step:,} steps in {state.seconds / 60:.1f} minutes; the best weights are those of step"
         f" {state.best_step:,}, in {folder.best}"

@@ -81,7 +81,7 @@ def train_until(stop: int, state: State, course: Course) -> bool:
     """Train up to step `stop`, or as long as there is time; return whether every step could be taken."""
     options, batches = course.options, course.loader.batch_sampler
     batches.start, batches.stop = state.step, stop
-    told = f"to {stop * options.batch_size / 1000:.1f} kimg"
+    told = f"to {stop * options.batch_size / 1000:g} kimg"
     saved, began = time.monotonic(), time.perf_counter()
     for images, labels in batches_of(course.loader, told):
         if not train_step(state, images, labels, course.setting):

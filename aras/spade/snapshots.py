@@ -94,6 +94,21 @@ class Snapshots:
         draw_grid(path, self.shown, self.found.size, draw)
         return path
 
+    def write_result(self, state: State) -> None:
+        """Write what the training came to (result.json) and the figure of its course, and log the figure."""
+        from aras.spade.grids import draw_curves
+
+        options, lines = self.options, read_lines(self.options.folder.metrics)
+        draw_curves(options.folder.curves, lines, self.quality.reference.marks if self.quality else None)
+        over = state.step >= self.found.steps(options.epochs)
+        result = {
+            **{"steps": state.step, "images": state.step * options.batch_size, "seconds": round(state.seconds, 3)},
+            **{"epochs": int(self.found.epoch(state.step)), "minutes": None if over else options.minutes},
+            **{"best_step": state.best_step, "best": next(line for line in lines if line["step"] == state.best_step)},
+        }
+        write_json(options.folder.result, result)
+        self.log({"epoch": self.found.epoch(state.step), "curves": options.folder.curves})
+
 
 def draw_samples(
     generator: "torch.nn.Module",
@@ -108,25 +123,10 @@ def draw_samples(
     return images_of(generator, labels, latents, device)
 
 
-def write_result(options: Options, found: TrainingSet, state: State) -> dict[str, Any]:
-    """Return what the training came to, after writing it (result.json) and the figure of its course."""
-    from aras.spade.grids import draw_training
-
-    folder, lines = options.folder, read_lines(options.folder.metrics)
-    draw_training(folder.curves, lines)
-    over = state.step >= found.steps(options.epochs)
-    result = {
-        **{"steps": state.step, "images": state.step * options.batch_size, "seconds": round(state.seconds, 3)},
-        **{"epochs": int(found.epoch(state.step)), "minutes": None if over else options.minutes},
-        **{"best_step": state.best_step, "best": next(line for line in lines if line["step"] == state.best_step)},
-    }
-    write_json(folder.result, result)
-    return result
-
-
 def told_snapshot(line: dict[str, Any], state: State) -> str:
     """Return a snapshot's metrics as one line."""
-    told = f"{line['kimg']:.1f} kimg  epoch {line['epoch']:.1f}  step {line['step']:,}"
+    kimg = line["kimg"]
+    told = f"{kimg:,.{1 if kimg >= 10 else 3}f} kimg  epoch {line['epoch']:.1f}  step {line['step']:,}"
     told += f"  loss D {line.get('discriminator_loss', float('nan')):.3f}"
     told += f" G {line.get('generator_loss', float('nan')):.3f}"
     if line["augment_strength"] >= 0.0005:
