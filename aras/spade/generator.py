@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from aras.legend import NUM_CLASSES
 from aras.spade.layout import area_averages, boundaries, one_hot
-from aras.spade.modulation import SLOPE, Block, Embedding, he_normal, rms_normalised
+from aras.spade.modulation import SLOPE, Block, Embedding, convolution, rms_normalised
 from aras.spade.scale import Scale
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ class Generator(nn.Module):
         super().__init__()
         channels = channels_of(width)
         self.scale = Scale()
-        self.stem = nn.Conv2d(NUM_CLASSES + 1, channels[0], 3, padding=1)
-        self.contracting = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
-        )
+        self.stem = convolution(NUM_CLASSES + 1, channels[0])
+        self.contracting = nn.ModuleList(convolution(fine, coarse, stride=2) for fine, coarse in pairwise(channels))
         self.start = nn.Linear(Z_DIM, channels[-1])
         self.embeddings = nn.ModuleList(Embedding(size, Z_DIM, embedding_width(size)) for size in channels)
         self.blocks = nn.ModuleList(
@@ -60,9 +58,6 @@ class Generator(nn.Module):
         for head in heads:
             nn.init.normal_(head.weight, std=RGB_GAIN / math.sqrt(head.in_channels))
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        layers: Any = [self.stem, *self.contracting]
-        for layer in layers:
-            he_normal(layer)
 
     def noise_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Return the shape (1, h, w) of an image's noise at each scale, finest first."""
@@ -100,8 +95,8 @@ class Generator(nn.Module):
     def encoded(self, layout: "Tensor") -> "list[Tensor]":
         """Return the contracting path's features at each scale, finest first, of `layout` (B, 8, H, W)."""
         features = [rms_normalised(functional.leaky_relu(self.stem(layout), SLOPE))]
-        for convolution in self.contracting:
-            features.append(rms_normalised(functional.leaky_relu(convolution(features[-1]), SLOPE)))
+        for layer in self.contracting:
+            features.append(rms_normalised(functional.leaky_relu(layer(features[-1]), SLOPE)))
         return features
 
 

@@ -36,7 +36,7 @@ class Embedding(nn.Module):
 
     def __init__(self, features: int, z_dim: int, width: int):
         super().__init__()
-        self.spatial = nn.Conv2d(NUM_CLASSES + features, width, 3, padding=1)
+        self.spatial = convolution(NUM_CLASSES + features, width)
         self.latent = nn.Linear(z_dim, width)
 
     def forward(self, classes: "Tensor", features: "Tensor", z: "Tensor") -> "Tensor":
@@ -87,19 +87,26 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int):
         super().__init__()
         self.modulations = nn.ModuleList([Modulation(inputs, embedding), Modulation(outputs, embedding)])
-        convolutions = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)]
-        for layer in convolutions:
-            he_normal(layer)
-        self.convolutions = nn.ModuleList(convolutions)
+        self.convolutions = nn.ModuleList([convolution(inputs, outputs), convolution(outputs, outputs)])
         self.noises = nn.ModuleList([Noise(outputs), Noise(outputs)])
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: "Tensor", embedding: "Tensor", noise: "Tensor") -> "Tensor":
         """Return (B, outputs, h, w) for `x` (B, inputs, h, w)."""
         y = x
-        for modulation, convolution, noisy in zip(self.modulations, self.convolutions, self.noises, strict=True):
-            y = noisy(convolution(functional.leaky_relu(modulation(y, embedding), SLOPE)), noise)
+        for modulation, layer, noisy in zip(self.modulations, self.convolutions, self.noises, strict=True):
+            y = noisy(layer(functional.leaky_relu(modulation(y, embedding), SLOPE)), noise)
         return (self.shortcut(x) + y) * math.sqrt(0.5)
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution of the generator: what lies outside is continued by the edge.
+
+    With zeros outside, images have a frame a pixel wide, in which the colour is off.
+    """
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="replicate")
+    he_normal(layer)
+    return layer
 
 
 def he_normal(layer: nn.Conv2d | nn.Linear) -> None:

@@ -98,7 +98,7 @@ class UnetSpade(Recipe):
     r1_weight: float = 1.0
     r1_every: int = 16
     """As Karras et al. 2020 (arXiv 1912.04958), section 3.1."""
-    betas: tuple[float, float] = (0.0, 0.99)
+    betas: tuple[float, float] = (0.5, 0.99)
     generator_lr: float = 2e-4
     discriminator_lr: float = 4e-4
     name: str = "unet-spade"
