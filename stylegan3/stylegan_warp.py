@@ -20,6 +20,8 @@ SYM6 = (
 DELAY = 5
 """By how many taps SYM6 delays a signal, to a sixth of a tap; it is not symmetric, so its middle (5.5) is not it."""
 
+BLOCK = 64  # rows of a banded matrix; of 32 to 256, the quickest on a CPU
+
 BEFORE, AFTER = 5, 6  # samples at twice the resolution that the x2 down reads before and after an output's own
 
 
@@ -29,33 +31,65 @@ def mirrored(index: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(folded, 2 * (size - 1) - folded)
 
 
-@lru_cache(maxsize=16)
-def upsampling(size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def upsampling(size: int) -> np.ndarray:
     """Return the (2 `size` - 1, `size`) matrix that puts one sample between each two; the border is reflected."""
     matrix = np.zeros((2 * size - 1, size))
     row, tap = np.meshgrid(np.arange(2 * size - 1), np.arange(len(SYM6)), indexing="ij")
     shifted = row - tap + DELAY
     own = shifted % 2 == 0
     np.add.at(matrix, (row[own], mirrored(shifted[own] // 2, size)), np.sqrt(2) * np.array(SYM6)[tap[own]])
-    return torch.tensor(matrix, dtype=dtype, device=device)
+    return matrix
 
 
-@lru_cache(maxsize=16)
-def downsampling(size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def downsampling(size: int) -> np.ndarray:
     """Return the (`size`, 2 `size` + 10) matrix that undoes the x2 up, for samples with a margin around them."""
     matrix = np.zeros((size, 2 * size - 1 + BEFORE + AFTER))
     for tap, weight in enumerate(SYM6):
         matrix[np.arange(size), 2 * np.arange(size) + tap] = weight / np.sqrt(2)
-    return torch.tensor(matrix, dtype=dtype, device=device)
+    return matrix
 
 
-def resampled(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Return `images` (N, C, H, H) with `matrix` (K, H) applied along rows and columns, (N, C, K, K).
+Band = tuple[tuple[int, int, torch.Tensor], ...]
+"""A banded matrix in blocks of `BLOCK` rows: first column that is not 0, column after the last one, and the block."""
 
-    The matrices are banded, yet up to 256 pixels a side one dense product takes less time than a filter does, on a CPU
-    as well. With TF32 allowed it rounds to 10 bits, as does the float16 of the layers that see the result.
+
+def band_of(matrix: np.ndarray, device: torch.device, dtype: torch.dtype) -> Band:
+    """Return the blocks of `matrix`."""
+    found = []
+    for start in range(0, len(matrix), BLOCK):
+        rows = matrix[start : start + BLOCK]
+        used = np.flatnonzero(rows.any(axis=0))
+        first, end = int(used[0]), int(used[-1]) + 1
+        found.append((first, end, torch.tensor(rows[:, first:end], dtype=dtype, device=device)))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def bands(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Band, Band, Band, Band]:
+    """Return x2 up and its transpose, x2 down and its transpose."""
+    up, down = upsampling(size), downsampling(size)
+    up_band, up_back, down_band, down_back = (band_of(matrix, device, dtype) for matrix in (up, up.T, down, down.T))
+    return up_band, up_back, down_band, down_back
+
+
+class Filtering(torch.autograd.Function):
+    """A banded matrix applied along rows and columns, differentiable any number of times.
+
+    Products of dense blocks take less time than filters: the GEMM of a CPU is fast and its depthwise convolution is
+    not. With TF32 allowed they round to 10 bits, as does the float16 of the layers that see the result.
     """
-    return matrix @ (images @ matrix.T)
+
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, band: Band, transposed: Band) -> torch.Tensor:
+        """Return `images` (N, C, H, H) times `band` (K, H) from both sides, (N, C, K, K)."""
+        ctx.bands = transposed, band
+        wide = torch.cat([images[..., first:end] @ block.T for first, end, block in band], dim=3)
+        return torch.cat([block @ wide[..., first:end, :] for first, end, block in band], dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return the gradient in the images: the transpose, applied."""
+        return Filtering.apply(gradients[0], *ctx.bands), None, None
 
 
 class Sampling(torch.autograd.Function):
@@ -121,6 +155,7 @@ def warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     What lies outside an image is its reflection. See `sampling_grid` for the coordinates.
     """
     size = images.shape[-1]
-    double = resampled(images, upsampling(size, images.device, images.dtype))
+    up, up_back, down, down_back = bands(size, images.device, images.dtype)
+    double = Filtering.apply(images, up, up_back)
     samples = Sampling.apply(double, sampling_grid(inverse.to(images.dtype), size))
-    return resampled(samples, downsampling(size, images.device, images.dtype))
+    return Filtering.apply(samples, down, down_back)
