@@ -61,7 +61,7 @@ class Up(nn.Module):
 class Discriminator(nn.Module):
     """A `Verdict` on images (B, 3, H, W): pixels are of one of seven classes or fake, and the image is real or not.
 
-    The pixels' part is that of Schönfeld et al. 2021 (arXiv 2012.04781, section 3.1), the global score at the
+    The pixels' part is that of Schönfeld et al. 2021 (arXiv 2012.04781, section 3.2), the global score at the
     bottleneck that of Schönfeld et al. 2020 (arXiv 2002.12655, section 3.1). There is no normalisation layer and no
     statistic of the batch: what it says of an image does not depend on the images beside it.
     """

@@ -1,6 +1,6 @@
 """LabelMix: real and generated images mixed class by class, on which the discriminator should be of both minds.
 
-Schönfeld et al. 2021 (arXiv 2012.04781), section 3.2.
+Schönfeld et al. 2021 (arXiv 2012.04781), section 3.2, "LabelMix regularization".
 """
 
 from typing import TYPE_CHECKING
@@ -26,10 +26,10 @@ def mixing_mask(labels: "Tensor", chances: "Tensor") -> "Tensor":
 
 
 def mixed(real: "Tensor", fake: "Tensor", mask: "Tensor") -> "Tensor":
-    """Return `real` where `mask` (B, 1, H, W) is 1 and `fake` where it is 0, both (B, C, H, W) (equation 4)."""
+    """Return `real` where `mask` (B, 1, H, W) is 1 and `fake` where it is 0, both (B, C, H, W)."""
     return mask * real + (1 - mask) * fake
 
 
 def inconsistency(of_mixed: "Tensor", of_real: "Tensor", of_fake: "Tensor", mask: "Tensor") -> "Tensor":
-    """Return the mean squared difference of the mixed image's logits and mixed logits, (B, 8, H, W) (equation 5)."""
+    """Return the mean squared difference of the mixed image's logits and mixed logits, (B, 8, H, W)."""
     return (of_mixed.float() - mixed(of_real.float(), of_fake.float(), mask)).square().mean()

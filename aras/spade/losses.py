@@ -20,8 +20,8 @@ def class_weights(counts: "Tensor") -> "Tensor":
     """Return the weight of a pixel of each class, (7,) float32, from the whole batch's pixel `counts` (7,).
 
     All pixels / (classes present * pixels of the class), so that each class present has the same say and the mean
-    weight is 1; of an absent class it is 0 (Schönfeld et al. 2021, arXiv 2012.04781, equation 2, divided by the number
-    of classes present).
+    weight is 1; of an absent class it is 0 (Schönfeld et al. 2021, arXiv 2012.04781, section 3.2, class
+    balancing, divided by the number of classes present).
     """
     present = counts > 0
     return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0)
@@ -30,8 +30,8 @@ def class_weights(counts: "Tensor") -> "Tensor":
 def real_pixels(logits: "Tensor", labels: "Tensor", counts: "Tensor") -> "Tensor":
     """Return the class-balanced cross-entropy of `logits` (B, 8, H, W) that should be the classes `labels` (B, H, W).
 
-    Of the discriminator on real images (Schönfeld et al. 2021, equation 1, first sum), and of the generator on its own
-    (equation 3). Pixels of `NO_DATA` count nothing.
+    Of the discriminator on real images (Schönfeld et al. 2021, section 3.2, first sum of L_D), and of the generator on
+    its own (section 3.3, L_G). Pixels of `NO_DATA` count nothing.
     """
     weights = functional.pad(class_weights(counts), (0, 1))  # "fake" is nobody's label
     surprise = functional.cross_entropy(
@@ -43,8 +43,8 @@ def real_pixels(logits: "Tensor", labels: "Tensor", counts: "Tensor") -> "Tensor
 def fake_pixels(logits: "Tensor", labels: "Tensor") -> "Tensor":
     """Return the cross-entropy of `logits` (B, 8, H, W) of generated pixels that should be "fake".
 
-    Schönfeld et al. 2021, equation 1, second sum. Pixels whose label is `NO_DATA`, cut out of real and generated images
-    alike, count nothing.
+    Schönfeld et al. 2021, section 3.2, second sum of L_D. Pixels whose label is `NO_DATA`, cut out of real and generated
+    images alike, count nothing.
     """
     surprise = -logits.float().log_softmax(dim=1)[:, FAKE]
     return surprise.masked_fill(labels == NO_DATA, 0).mean()
