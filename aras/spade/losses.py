@@ -43,8 +43,8 @@ def real_pixels(logits: "Tensor", labels: "Tensor", counts: "Tensor") -> "Tensor
 def fake_pixels(logits: "Tensor", labels: "Tensor") -> "Tensor":
     """Return the cross-entropy of `logits` (B, 8, H, W) of generated pixels that should be "fake".
 
-    Schönfeld et al. 2021, section 3.2, second sum of L_D. Pixels whose label is `NO_DATA`, cut out of real and generated
-    images alike, count nothing.
+    Schönfeld et al. 2021, section 3.2, second sum of L_D. Pixels of `NO_DATA`, cut out of real and generated images
+    alike, count nothing.
     """
     surprise = -logits.float().log_softmax(dim=1)[:, FAKE]
     return surprise.masked_fill(labels == NO_DATA, 0).mean()
