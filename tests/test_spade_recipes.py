@@ -95,6 +95,25 @@ def test_the_penalty_is_r1_for_as_many_steps_as_it_is_left_out():
     assert float(found["loss"].detach()) == pytest.approx(float(found["r1"]) * recipe.r1_weight / 2 * recipe.r1_every)
 
 
+@pytest.mark.parametrize("name", ["unet-spade", "published"])
+def test_in_bfloat16_the_losses_stay_float32_and_near(name):
+    import torch
+
+    recipe, generator, discriminator, real, labels = made(name)
+    batch, z = batch_of(recipe, labels, 0.5), torch.randn(4, generator.z_dim)
+    noise = [torch.randn(4, *shape) for shape in generator.noise_shapes(SIZE, SIZE)]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            fake = generator(labels, z, noise)
+            losses = recipe.discriminator_loss(discriminator, real, fake.detach(), batch)
+            losses |= {"generator": recipe.generator_loss(discriminator, real, fake, batch)["loss"]}
+        assert fake.dtype == torch.float32
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        found.append(losses["loss"].detach() + losses["generator"].detach())
+    assert float(found[1]) == pytest.approx(float(found[0]), rel=0.05, abs=0.02)
+
+
 def test_without_label_mix_there_is_no_such_part():
     from aras.spade.recipes import recipe_named
 

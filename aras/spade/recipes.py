@@ -136,7 +136,7 @@ class UnetSpade(Recipe):
         }
         if self.label_mix:
             parts["label_mix"] = self.label_mix * inconsistency(pixels[2 * count :], of_real, of_fake, mask)
-        return {"loss": total(parts), **detached(parts), "sign_real": scores[:count].detach().sign().mean()}
+        return {"loss": total(parts), **detached(parts), "sign_real": scores[:count].detach().float().sign().mean()}
 
     def generator_loss(self, network: Any, real: "Tensor", fake: "Tensor", batch: Batch) -> "dict[str, Tensor]":
         """Return what the discriminator holds against `fake`, pixel by pixel and as a whole, and the sum "loss"."""
