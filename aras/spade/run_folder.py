@@ -97,9 +97,13 @@ class RunFolder:
             raise UserError(f"{self.result} does not tell of a training; delete it and run the same command again")
         longer = found["minutes"] is not None and (options["minutes"] or float("inf")) > found["minutes"]
         over = not longer if found["minutes"] is not None else found["epochs"] >= options["epochs"]
-        if over and not self.best.exists() and not self.last.exists():
-            raise UserError(f"{self.best} is missing, and last.pt too; delete {self.path} to train again")
-        return over and self.best.exists()
+        missing = [path for path in (self.best, self.published, self.curves) if not path.exists()]
+        if over and missing and not self.last.exists():
+            raise UserError(
+                f"{missing[0]} is missing, and without {self.last.name} it cannot be made again; delete {self.path} to"
+                " train again"
+            )
+        return over and not missing
 
     def save_best(self, weights: "dict[str, Tensor]") -> None:
         """Write `weights` as best.pt, which is the file of the published name too."""

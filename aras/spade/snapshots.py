@@ -51,10 +51,10 @@ class Snapshots:
     log: Log
 
     def take(self, state: State) -> None:
-        """Measure `state`, tell of it, and keep it: metrics.jsonl, last.pt, best.pt, a picture in samples/.
+        """Measure `state`, tell of it, and keep it: a picture in samples/, metrics.jsonl, last.pt, best.pt.
 
-        Written in this order a kill does no harm: on resume, metrics beyond last.pt are dropped, and a best.pt behind
-        last.pt is written again from it.
+        Written in this order a kill does no harm: on resume, pictures and metrics beyond last.pt are dropped, and a
+        best.pt behind last.pt is written again from it.
         """
         folder, began = self.options.folder, time.perf_counter()
         state.judged.eval()
@@ -64,11 +64,11 @@ class Snapshots:
         is_best = state.judge(measured.get("frechet"))
         line |= {"best": is_best, "snapshot_seconds": round(time.perf_counter() - began, 3)}
         if is_first():
+            picture = self.picture(state, draw)
             append_line(folder.metrics, line)
             save(state, folder.last, folder.kind)
             if is_best:
                 folder.save_best(state.judged.state_dict())
-            picture = self.picture(state, draw)
             self.log(line | {"samples": picture})
         self.tell(told_snapshot(line, state))
 
