@@ -47,6 +47,16 @@ def made(*arguments):
     return result
 
 
+def test_help_teaches_and_imports_nothing_slow():
+    command = [sys.executable, "-X", "importtime", str(SCRIPT), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for word in ("Reads", "Writes", "Example", "To resume, run the same command again."):
+        assert word in " ".join(result.stdout.split())
+    assert "\\b" not in result.stdout
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "PIL"}
+
+
 SQUARE = ("--transform=center-crop", "--resolution=16x16")
 
 
