@@ -72,6 +72,17 @@ def place_in_environment() -> Place:
     return Place(int(told["RANK"]), int(told["WORLD_SIZE"]), int(told.get("LOCAL_RANK", 0)))
 
 
+def share_cores() -> None:
+    """Have PyTorch's idle threads sleep after a moment's spinning; call it before torch is first imported.
+
+    Long spinning costs most of the speed on a busy machine, where the thread that is waited for has lost its core to a
+    reader of images or to another program.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def is_first_in_environment() -> bool:
     """Return whether this is the process that speaks, before the processes of torchrun have joined."""
     return place_in_environment().rank == 0

@@ -27,7 +27,7 @@ from stylegan_runs import RunFolder
 from stylegan_setup import begin, make_grid, make_losses, make_state, open_dataset
 from stylegan_snapshot import save_snapshot
 from stylegan_state import State, save
-from stylegan_stats import PhaseTimes, resources, status_line, summed_up
+from stylegan_stats import PhaseTimes, resources, status_line, summed_up, told_time
 
 
 @dataclass
@@ -253,7 +253,8 @@ def measure(run: Run, name: str, path: Path) -> None:
         run.unavailable.add(name)
         run.tell(f"{name} is left out: {error.message}")
         return
-    line = {"results": found, "metric": name, "total_time": time.monotonic() - began, "num_gpus": world_size()}
-    line |= {"snapshot_pkl": path.name, "timestamp": time.time()}
+    seconds = time.monotonic() - began
+    line = {"results": found, "metric": name, "total_time": seconds, "total_time_str": told_time(seconds)}
+    line |= {"num_gpus": world_size(), "snapshot_pkl": path.name, "timestamp": time.time()}
     run.records.metric(name, line, run.state.images)
     run.tell(json.dumps(line))

@@ -118,7 +118,7 @@ class Settings:
     dataset: dict[str, Any]
 
 
-def check(options: Options, label_dim: int, metric_names: tuple[str, ...]) -> None:
+def check(options: Options, label_dim: int) -> None:
     """Return if the options go together, and with a dataset of `label_dim` labels.
 
     Raises:
@@ -136,11 +136,6 @@ def check(options: Options, label_dim: int, metric_names: tuple[str, ...]) -> No
     if at_once % options.mbstd_group:
         what = "--batch-gpu" if options.batch_gpu else "--batch divided by --gpus"
         raise StyleganError(f"{what} must be a multiple of --mbstd-group, so that its groups are whole")
-    if unknown := set(options.metrics) - set(metric_names):
-        raise StyleganError(
-            "\n".join(["--metrics can only contain the following values:", *metric_names])
-            + f"\nnot {', '.join(sorted(unknown))}"
-        )
     if "fd_encoder" in options.metrics and options.fd_encoder is None:
         raise StyleganError("--metrics fd_encoder needs the segmenter whose encoder it is: --fd-encoder best.pt")
     if options.fp32 and options.bf16:

@@ -54,10 +54,14 @@ class Records:
         self._scalars({name: value["mean"] for name, value in line.items()}, images)
 
     def metric(self, name: str, line: dict[str, Any], images: int) -> None:
-        """Write down the `line` of a metric: what it found is under `results`, by name."""
+        """Write down the `line` of the metric `name`: what it found is under `results`, by what that is called.
+
+        Results that are not what `name` stands for, as with other weights, go to a file of their own name.
+        """
         if not is_first():
             return
-        append_line(self.folder.metric(name), line)
+        usual = any(result.startswith(name) for result in line["results"])
+        append_line(self.folder.metric(name if usual else next(iter(line["results"]))), line)
         self._scalars({f"Metrics/{key}": float(value) for key, value in line["results"].items()}, images)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What a training begins with: its dataset, its state on disk or drawn, its losses, its grid of latents."""
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -13,12 +14,14 @@ from stylegan_distributed import from_first, is_first, world_size
 from stylegan_errors import StyleganError
 from stylegan_files import remove_parts
 from stylegan_grids import GRID_BATCH, choose_reals, generated, grid_size, save_grid
+from stylegan_heap import keep_freed_memory
 from stylegan_loss import Losses
 from stylegan_memory import bytes_per_image, choose_micro_batch, free_memory, micro_batches
+from stylegan_official import load_networks
 from stylegan_options import Options, Settings
 from stylegan_records import Teller
 from stylegan_runs import RunFolder, begin_folder
-from stylegan_snapshot import copy_matching, load_snapshot
+from stylegan_snapshot import copy_matching
 from stylegan_state import State, new_state, resume, share_weights
 
 PACKAGES = ("torch", "safetensors", "numpy", "pillow")
@@ -38,11 +41,8 @@ def begin(options: Options, settings: Settings, folder: RunFolder, tell: Teller,
     versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
     begin_folder(folder, options, settings, versions)
     remove_parts(folder.path)
-    what = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else "the CPU, which is slow: a GPU takes hours where it takes weeks"
-    )
+    slow = "the CPU, which is slow: weeks for what a GPU does in hours"
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else slow
     processes = f"{options.gpus} processes" if options.gpus > 1 else "one process"
     tell(f"Writes {folder.path}; trains in {processes} on {what}")
 
@@ -50,6 +50,7 @@ def begin(options: Options, settings: Settings, folder: RunFolder, tell: Teller,
 def make_state(options: Options, settings: Settings, folder: RunFolder, device: torch.device, tell: Teller) -> State:
     """Return where the run stands: at its state on disk, at the networks of --resume, or at drawn ones."""
     set_precision(options)
+    use_the_processor(options, device)
     state = new_state(settings, device, torch.bfloat16 if options.bf16 else torch.float16)
     goes_on = from_first(folder.state.exists)
     if goes_on:
@@ -70,6 +71,15 @@ def make_state(options: Options, settings: Settings, folder: RunFolder, device: 
                 f" {settings.batch}"
             )
     return state
+
+
+def use_the_processor(options: Options, device: torch.device) -> None:
+    """Share out the cores among the processes that compute on them, and keep memory for the next tensors."""
+    if device.type == "cuda":
+        return
+    keep_freed_memory()
+    if options.gpus > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", options.gpus))))
 
 
 def set_precision(options: Options) -> None:
@@ -94,12 +104,7 @@ def transfer(state: State, path: Path, tell: Teller) -> None:
         StyleganError: there is nothing such.
     """
     names = ("G", "D", "G_ema")
-    if path.suffix == ".pkl":
-        from stylegan_official import load_pickled_snapshot
-
-        snapshot = load_pickled_snapshot(path, names)
-    else:
-        snapshot = load_snapshot(path, names)
+    snapshot = load_networks(path, names)
     told = []
     for name in names:
         module, source = getattr(state, name), getattr(snapshot, name)

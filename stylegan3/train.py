@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylegan_errors import Script, StyleganError
+from stylegan_errors import Script
 from stylegan_options import (
     AUGMENTATIONS,
     CONFIGS,
@@ -56,15 +56,18 @@ def plan(options: Options, new_run: bool, dry_run: bool) -> None:
     Raises:
         StyleganError: options, dataset or run folder do not fit.
     """
+    from stylegan_distributed import choose_device, is_first_in_environment, run_in_processes, share_cores
+    from stylegan_metrics import check_metric_names
+
+    share_cores()
     from stylegan_dataset import ImageDataset
-    from stylegan_distributed import choose_device, is_first_in_environment, run_in_processes
-    from stylegan_metrics import METRICS
     from stylegan_runs import check_same, choose_folder
 
     dataset = ImageDataset(
         options.data, cond=options.cond, mirror=options.mirror, dihedral=options.dihedral, cache_bytes=0
     )
-    check(options, dataset.label_dim, METRICS)
+    check(options, dataset.label_dim)
+    check_metric_names(list(options.metrics))
     settings = settings_of(options, dataset)
     name = description(options, dataset.name)
     folder, finished = choose_folder(options.outdir, name, options.kimg, new_run)
