@@ -25,12 +25,11 @@ share_cores()
 
 import click
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from aras.inference import PRECISIONS, precision_of
 from aras.legend import NUM_CLASSES
 from aras.spade.augmentation import turned_pairs
-from aras.spade.cost import forward_flop
+from aras.spade.cost import Flop, forward_flop
 from aras.spade.layout import class_counts
 from aras.spade.perceptual import Perceptual, drawn_features
 from aras.spade.recipes import RECIPES, Batch, Recipe, recipe_named
@@ -101,9 +100,9 @@ def seconds_of(trained: Trained, part: str, images: torch.Tensor, labels: torch.
 
 def flop_of(trained: Trained, part: str, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the FLOP of the `part` of `trained` for each of `images`, backward passes counted."""
-    with FlopCounterMode(display=False) as counter:
+    with Flop() as counter:
         getattr(trained, part)(images, labels)
-    return counter.get_total_flops() / len(images)
+    return counter.count / len(images)
 
 
 def measured(
@@ -154,7 +153,7 @@ def main(width: int, size: int, batch_size: int | None, rounds: int | None, prec
     )
     for recipe in RECIPES.values():
         flop = forward_flop(recipe, width, size)
-        told = [f"{name} {of / 1e9:.1f} GFLOP" for name, of in flop.items() if name != "Global" and "." not in name]
+        told = [f"{name} {of / 1e9:.1f} GFLOP" for name, of in flop.items()]
         print(f"{recipe.name:20} forward: {', '.join(told)}")
     found = measured(arms, images, labels, rounds or (30 if gpu else 5))
     flop_then, seconds_then = found["published with VGG"]
