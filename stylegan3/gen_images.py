@@ -32,10 +32,9 @@ SEED_NAME, SET_NAME = "seed{:04d}.png", "{:06d}.png"
 
 def load_generator(options: dict[str, Any], device: Any) -> tuple[Any, Any]:
     """Return the generator on `device`, with its input transformed as the options say, and the label of the class."""
-    from stylegan_generate import exact_float32, label_of, transform_input
+    from stylegan_generate import label_of, transform_input
     from stylegan_official import load_networks
 
-    exact_float32()
     G = load_networks(options["network"]).G_ema
     label = label_of(G, options["class"])
     transform_input(G, options["translate"], options["rotate"])
@@ -121,6 +120,7 @@ def draw_batches(options: dict[str, Any], batches: list[list[int]], targets: dic
     """Draw `batches` of seeds; write the images of those that have a file in `targets`."""
     from tqdm import tqdm
 
+    from stylegan_generate import exact_float32
     from stylegan_writing import PngWriter, drawn_batches
 
     G, label = load_generator(options, device)
@@ -128,7 +128,7 @@ def draw_batches(options: dict[str, Any], batches: list[list[int]], targets: dic
     drawing = {"batch": size, "truncation": options["trunc"], "noise_mode": options["noise_mode"]}
     who = f"process {rank() + 1} of {world_size()}" if world_size() > 1 else None
     bar = tqdm(total=len(batches) * size, desc=who, unit=" images", disable=not is_first())
-    with bar, PngWriter() as writer:
+    with bar, exact_float32(), PngWriter() as writer:
         for seeds, images in drawn_batches(G, batches, label, device, drawing):
             for seed, image in zip(seeds, images, strict=True):
                 if seed in targets:

@@ -38,25 +38,25 @@ class Weights:
     """A file of published weights, known by the first digits of its SHA-256.
 
     Attributes:
-        name: the file.
+        names: what the file is called, by those who provide it.
         sha256: the first digits.
         url: where it is to be had.
         option: what names it on the command line.
     """
 
-    name: str
+    names: tuple[str, ...]
     sha256: str
     url: str
     option: str
 
 
 INCEPTION = Weights(
-    "pt_inception-2015-12-05-6726825d.pth",
+    ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
     "6726825d",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     "--inception",
 )
-VGG16 = Weights("vgg16-397923af.pth", "397923af", "https://download.pytorch.org/models/vgg16-397923af.pth", "--vgg")
+VGG16 = Weights(("vgg16-397923af.pth",), "397923af", "https://download.pytorch.org/models/vgg16-397923af.pth", "--vgg")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ def find_weights(weights: Weights, given: Path | None) -> Path:
         MetricUnavailable: it is not there.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = given or folder / weights.name
-    if not path.is_file():
-        where = f"{path} is missing" if given else f"{weights.name} is not in {folder}"
+    found = [given] if given else [folder / name for name in weights.names]
+    there = [path for path in found if path.is_file()]
+    if not there:
+        where = f"{given} is missing" if given else f"{weights.names[0]} is not in {folder}"
         raise MetricUnavailable(f"{where}; download {weights.url} to there, or name the file by {weights.option}")
-    return path
+    return there[0]
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -174,7 +175,9 @@ def load_vgg16(given: Path | None, device: torch.device) -> tuple[nn.Module, str
     path = find_weights(VGG16, given)
     digest = digest_of(path)
     if not digest.startswith(VGG16.sha256):
-        raise MetricUnavailable(f"{path} is not {VGG16.name}: its SHA-256 begins with {digest[:8]}; get {VGG16.url}")
+        raise MetricUnavailable(
+            f"{path} is not {VGG16.names[0]}: its SHA-256 begins with {digest[:8]}; get {VGG16.url}"
+        )
     network = vgg16(weights=None, init_weights=False)
     load_into(network, load_tensors(path), path, "torchvision's VGG16")
     return network.eval().requires_grad_(False).to(device), digest

@@ -6,13 +6,15 @@ the last one is filled up. On a GPU, another batch size can move a pixel by one 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stylegan_equivariance import input_transform
 from stylegan_errors import StyleganError
 
 CPU_CHUNK = 4
@@ -48,8 +50,6 @@ def label_of(G: Any, chosen: int | None) -> Tensor | None:
 def transform_input(G: Any, translate: tuple[float, float], rotate: float) -> None:
     """Have `G`, of StyleGAN3, draw images moved by `translate` (x, y in image sides) and turned by `rotate` degrees.
 
-    Karras et al. 2021, arXiv 2106.12423, appendix F: the network's input takes the inverse of the transform.
-
     Raises:
         StyleganError: `G` is of StyleGAN2, which has no such input.
     """
@@ -57,16 +57,19 @@ def transform_input(G: Any, translate: tuple[float, float], rotate: float) -> No
         return
     if not hasattr(G.synthesis, "input"):
         raise StyleganError("--translate and --rotate need a network of StyleGAN3; this one is of StyleGAN2")
-    angle = math.radians(rotate)
-    cos, sin = math.cos(angle), math.sin(angle)
-    forward = torch.tensor([[cos, sin, translate[0]], [-sin, cos, translate[1]], [0, 0, 1]], dtype=torch.float64)
-    G.synthesis.input.transform.copy_(torch.linalg.inv(forward))
+    motion = input_transform(translate[0], translate[1], math.radians(rotate))
+    G.synthesis.input.transform.copy_(motion)
 
 
-def exact_float32() -> None:
-    """Have GPUs compute float32 in float32, not in TF32: as the published networks were trained and measured."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Have GPUs compute float32 in float32, not in TF32, while the body runs: as published networks were measured."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def filled_up(rows: Tensor, count: int) -> Tensor:
