@@ -23,7 +23,7 @@ from stylegan_distributed import (
 from stylegan_errors import Script, StyleganError
 from stylegan_files import read_json, remove_parts, sole_writer, write_json
 from stylegan_options import Number
-from stylegan_seeds import LARGEST_SEED, Offset, Seeds, device_option, network_option, truncation_option
+from stylegan_seeds import LARGEST_SEED, Offset, Seeds, class_option, device_option, network_option, truncation_option
 
 KEPT = ("network_sha256", "trunc", "class", "noise_mode", "translate", "rotate")
 """Options that all images of a set have in common."""
@@ -168,7 +168,7 @@ def check_options(options: dict[str, Any]) -> None:
 )
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Seed of the set's first image.")
 @truncation_option
-@click.option("--class", "class", type=click.IntRange(0), metavar="K", help="Class of a network with labels.")
+@class_option
 @click.option(
     "--noise-mode",
     type=click.Choice(["const", "random", "none"]),

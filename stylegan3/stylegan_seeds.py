@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from stylegan_options import Number
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 LARGEST_SEED = 2**32 - 1
@@ -52,6 +54,21 @@ class Offset(click.ParamType):
         return x, y
 
 
+class Grid(click.ParamType):
+    """Columns and rows."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return the two numbers."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(value))
+        if not match:
+            self.fail(f"{value!r} is no number of columns and rows such as 4x2.", param, ctx)
+        return int(match[1]), int(match[2])
+
+
 network_option: Decorator = click.option(
     "--network",
     type=click.Path(path_type=Path),
@@ -60,7 +77,14 @@ network_option: Decorator = click.option(
     help="A network snapshot of train.py, or an official pickle, of which nothing is run.",
 )
 truncation_option: Decorator = click.option(
-    "--trunc", type=float, default=1.0, show_default=True, help="Truncation psi: below 1 less varied and more typical."
+    "--trunc",
+    type=Number(),
+    default=1.0,
+    show_default=True,
+    help="Truncation psi: below 1 less varied and more typical.",
+)
+class_option: Decorator = click.option(
+    "--class", "class", type=click.IntRange(0), metavar="K", help="Class of a network with labels."
 )
 device_option: Decorator = click.option(
     "--device",
