@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from stylegan_filtered_lrelu import filtered_lrelu
-from stylegan_filters import Resampler, Sampling, lowpass_filter, make_resampler
+from stylegan_filters import lowpass_filter
 from stylegan_mapping import Linear, MappingNetwork
 from stylegan_ops import demodulation, recomputed
+from stylegan_resampling import Resampler, Sampling, make_resampler
 
 NUM_LAYERS = 14  # and one to colours
 NUM_CRITICAL = 2  # layers at the end whose cutoff is the image's own
@@ -159,7 +160,7 @@ class FilteredLayer(torch.nn.Module):
         return filtered_lrelu(y, scale, self.bias.to(x.dtype), self.resampler(x.dtype), self.clamp)
 
     def resampler(self, dtype: torch.dtype) -> Resampler:
-        """Return the matrices of the filters as they are now."""
+        """Return the ways up and down by the filters as they are now."""
         up, down = self.up_filter, self.down_filter
         state = (dtype, up.device, up.data_ptr(), up._version, down.data_ptr(), down._version)
         if self.made is None or self.made[0] != state:

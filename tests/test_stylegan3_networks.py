@@ -110,7 +110,6 @@ def test_other_resolutions_hold_together(kind, resolution):
     assert sizes == sorted(sizes[:-2]) + [resolution] * 2
     for layer, size in zip(layers(G)[1:-1], sizes, strict=False):
         assert layer.sampling.size_in == size + layer.weight.shape[-1] - 1
-        assert all(part[2].start < part[2].stop for part in layer.sampling.windows(40))
 
 
 # ---------------------------------------------------------------------------------------------- numbers

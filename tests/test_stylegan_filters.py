@@ -7,9 +7,10 @@ import scipy.signal
 import scipy.special
 import torch
 
-import stylegan_filtered_lrelu
+import stylegan_resampling
 from stylegan_filtered_lrelu import filtered_lrelu
-from stylegan_filters import Sampling, band_matrix, lowpass_filter, make_resampler, separable_terms
+from stylegan_filters import lowpass_filter
+from stylegan_resampling import ConvolutionResampler, MatrixResampler, Sampling, band_matrix, separable_terms
 
 # taps, cutoff, half width, rate: of layers at 256 px, from a wide transition to a narrow one
 DESIGNS = [
@@ -20,6 +21,7 @@ DESIGNS = [
     (12, 8, 0.1, 32),
 ]
 
+RESAMPLERS = [ConvolutionResampler, MatrixResampler]
 SAMPLINGS = [
     Sampling(22, 20, 2, 2, 12, 12),  # at the same rate
     Sampling(18, 24, 4, 2, 24, 12),  # to the next rate
@@ -68,7 +70,7 @@ def test_a_band_matrix_is_scipys_upfirdn(up, down, shift):
     np.testing.assert_allclose(made, wanted, atol=1e-12)
 
 
-def rectified(sampling, radial, clamp, count=2, channels=3, seed=0):
+def rectified(resampler, sampling, radial, clamp, count=2, channels=3, seed=0):
     """Return ours and the plain one's values and gradients of all inputs."""
     torch.manual_seed(seed)
     up_taps = lowpass_filter(sampling.up_taps, 2, 6, 32).double()
@@ -79,28 +81,30 @@ def rectified(sampling, radial, clamp, count=2, channels=3, seed=0):
         for shape in ((count, channels, size, size), (count, channels), (channels,))
     ]
     x, scale, bias = inputs
-    ours = filtered_lrelu(*inputs, make_resampler(sampling, up_taps, down_taps, torch.float64), clamp)
+    ours = filtered_lrelu(*inputs, resampler(sampling, up_taps, down_taps, torch.float64), clamp)
     scaled = x * scale[:, :, None, None] + bias[:, None, None]
     wanted = plain.filtered_lrelu(scaled, up_taps, down_taps, sampling.up, sampling.down, sampling.padding, clamp)
     direction = torch.randn_like(wanted)
     return [(y, *torch.autograd.grad(y, inputs, direction)) for y in (ours, wanted)]
 
 
-@pytest.mark.parametrize("clamp", [None, 0.6])
-@pytest.mark.parametrize("radial", [False, True])
+@pytest.mark.parametrize(("radial", "clamp"), [(False, None), (False, 0.6), (True, 0.6)])
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_the_rectifier_is_the_plain_one_and_so_are_its_gradients(sampling, radial, clamp):
-    ours, wanted = rectified(sampling, radial, clamp)
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_the_rectifier_is_the_plain_one_and_so_are_its_gradients(resampler, sampling, radial, clamp):
+    ours, wanted = rectified(resampler, sampling, radial, clamp)
     assert ours[0].shape[2:] == (sampling.size_out,) * 2
     for one, other in zip(ours, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6 if radial else 1e-10)
 
 
-@pytest.mark.parametrize("side", [1, 7, 100])
-def test_parts_of_any_size_add_up_to_the_same(side, monkeypatch):
-    monkeypatch.setattr(stylegan_filtered_lrelu, "CPU_SIDE", side)
-    monkeypatch.setattr(stylegan_filtered_lrelu, "CPU_VALUES", 5000)
-    ours, wanted = rectified(Sampling(18, 24, 4, 2, 24, 12), False, 0.6)
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_planes_are_done_some_at_a_time(resampler, monkeypatch):
+    monkeypatch.setattr(stylegan_resampling, "CPU_PLANES", 4)
+    monkeypatch.setattr(stylegan_resampling, "GPU_VALUES", 4 * 56**2)
+    sampling = Sampling(18, 23, 4, 2, 24, 12)
+    assert resampler(sampling, torch.ones(24), torch.ones(12), torch.float32).planes() == 4
+    ours, wanted = rectified(resampler, sampling, False, 0.6)
     for one, other in zip(ours, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
@@ -109,7 +113,7 @@ def small():
     """Return the inputs of a rectifier whose derivatives finite differences can tell, and it as a function of them."""
     torch.manual_seed(1)
     sampling = Sampling(6, 5, 2, 2, 12, 12)
-    resampler = make_resampler(
+    resampler = ConvolutionResampler(
         sampling, lowpass_filter(12, 2, 6, 32).double(), lowpass_filter(12, 4, 4, 32, True).double(), torch.float64
     )
     shapes = ((2, 2, 6, 6), (2, 2), (2,))
