@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 EIGENVALUE = 1e-7  # of the largest: terms of a radial filter below it are below float32's rounding
-CPU_PLANES = 16  # at a time: as many as a vector of float32 holds
-GPU_VALUES = 2**27  # at the high rate, that are in memory at a time
+CPU_PLANES = 16  # or a multiple of it are done at a time: as many as a vector of float32 holds
+CPU_VALUES = 2**19  # at the high rate, that are in memory at a time: few enough for a core's cache
+GPU_VALUES = 2**27
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ConvolutionResampler:
 
     def planes(self) -> int:
         """Return how many planes to do at a time."""
-        return CPU_PLANES
+        return CPU_PLANES * max(1, CPU_VALUES // (CPU_PLANES * self.sampling.size_between**2))
 
     def up(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x`, of size_in a side, at the high rate, size_between a side."""

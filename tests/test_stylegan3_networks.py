@@ -257,3 +257,19 @@ def test_images_of_r_follow_rotation_and_those_of_t_do_not(moving):
     assert follows(moving["stylegan3-r"], angle=0.7) > 45
     assert follows(moving["stylegan3-t"], angle=0.7) < 25
     assert follows(aliasing(moving["stylegan3-r"]), angle=0.7) < 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_makes_the_images_of_a_cpu(kind):
+    G = tiny(kind)
+    z = torch.randn(4, 8)
+    wanted = G(z)
+    G.cuda()
+    torch.testing.assert_close(G(z.cuda(), force_fp32=True).cpu(), wanted, rtol=0, atol=1e-4)
+    half = G(z.cuda())
+    assert half.dtype == torch.float32
+    assert (half.cpu() - wanted).square().mean() < 1e-3 * wanted.var()
+    half.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in G.parameters())

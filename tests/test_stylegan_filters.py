@@ -100,7 +100,8 @@ def test_the_rectifier_is_the_plain_one_and_so_are_its_gradients(resampler, samp
 
 @pytest.mark.parametrize("resampler", RESAMPLERS)
 def test_planes_are_done_some_at_a_time(resampler, monkeypatch):
-    monkeypatch.setattr(stylegan_resampling, "CPU_PLANES", 4)
+    monkeypatch.setattr(stylegan_resampling, "CPU_PLANES", 2)
+    monkeypatch.setattr(stylegan_resampling, "CPU_VALUES", 5 * 56**2)
     monkeypatch.setattr(stylegan_resampling, "GPU_VALUES", 4 * 56**2)
     sampling = Sampling(18, 23, 4, 2, 24, 12)
     assert resampler(sampling, torch.ones(24), torch.ones(12), torch.float32).planes() == 4
