@@ -143,7 +143,7 @@ def test_main_losses_are_logistic_and_their_gradients_those_of_the_formula(netwo
 
 
 def directional(module, penalty):
-    """Return the derivative of `penalty()` along a random direction of the weights, by central differences, and as found.
+    """Return the derivative of `penalty()` along a random direction, by central differences and by the gradients.
 
     The step is short: a penalty on gradients jumps where a leaky ReLU turns.
     """
