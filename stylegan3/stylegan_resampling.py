@@ -1,8 +1,7 @@
-"""StyleGAN3's ways up to a higher sampling rate and down again, and their adjoints, by what is quickest on each device.
+"""StyleGAN3's ways up to a higher sampling rate and down again, and their adjoints, in a way for each device.
 
-On a CPU filters are depthwise convolutions of a few planes, which fit its caches, at a time. On a GPU, where transposed
-depthwise convolutions are slow and products of matrices are not, a way up or down an axis is a product with a banded
-matrix. docs/decisions/0012-stylegan3-filters.md has the figures.
+On a CPU filters are depthwise convolutions of a few planes, which fit its caches, at a time. On a GPU a way up or down an
+axis is a product with a banded matrix. docs/decisions/0012-stylegan3-filters.md has the reasons and the figures.
 """
 
 from dataclasses import dataclass
@@ -168,7 +167,7 @@ def separable_terms(filter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return two (terms, taps) whose outer products, row by row, add up to the 2-D filter.
 
     A filter (taps,) stands for its outer product with itself and is one term. A radial one is symmetric, so its
-    eigenvectors are the terms; of twelve, four to five are above rounding.
+    eigenvectors are the terms; of twelve, three to five are above rounding.
     """
     if filter.ndim == 1:
         return filter[None], filter[None]
