@@ -67,7 +67,7 @@ def kernel(job: Job) -> dict[str, float]:
     needed, places = drawn_reals.unique(return_inverse=True)
     reals = job.real_features(detector, indices[needed.numpy()])
     fakes = job.features(detector, job.fakes(), job.samples)
-    of_fakes, of_reals = ((rows[draw] for draw in draws) for rows, draws in ((fakes, drawn_fakes), (reals, places)))
+    of_fakes, of_reals = (fakes[draw] for draw in drawn_fakes), (reals[draw] for draw in places)
     return {"": from_first(lambda: distances.kernel_distance(of_fakes, of_reals))}
 
 
