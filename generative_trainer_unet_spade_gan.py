@@ -27,43 +27,30 @@ from aras.command import (
     wandb_option,
     workers_option,
 )
-from aras.distributed import from_first, is_first, process_group, world_size
+from aras.distributed import from_first, is_first, process_group
 from aras.errors import UserError
 from aras.feature_spaces import FEATURES
-from aras.files import read_json, remove_parts, sole_writer
+from aras.files import sole_writer
 from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED
 from aras.ranks import device_of, rank_of_process
-from aras.runs import FREE, begin_run
-from aras.spade.data import Options, share_of_batch, train_loader, training_set
+from aras.spade.data import FREE_OPTIONS, Options, share_of_batch, train_loader, training_set
 from aras.spade.gallery import Gallery, draw_gallery
 from aras.spade.run_folder import RECIPES
-from aras.spade.state import State, new_state, resume
+from aras.spade.state import new_state, resume
 from aras.tracking import wandb_log
-from aras.training import (
-    choose_device,
-    keep_epochs,
-    memory_told,
-    mixed_seed,
-    share_cores,
-    told_device,
-    workers_told,
-)
+from aras.training import choose_device, memory_told, mixed_seed, share_cores, workers_told
 
 if TYPE_CHECKING:
     import torch
 
     from aras.spade.recipes import Recipe
 
-FREE_OPTIONS = FREE | {"epochs", "minutes", "micro_batch", "checkpoint_minutes", "draw"}
-"""`--epochs` and `--minutes` may be raised to train on: nothing in a recipe depends on how many are to come.
-
-`--micro-batch` changes the order of float sums alone.
-"""
-
-PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "segmentation-models-pytorch", "timm")
 PRECISIONS = ("auto", "bf16", "fp32")  # fp16 would need its loss scaled, which penalties of gradients do not bear
 EMA_KIMG = 10.0
+DRAW_BATCH = 32
+"""Images that a process draws at once after a training, whose own batch is shared out by all processes."""
+
 JUDGE = Path("segmentation/best.pt")
 
 ONLY_DRAWING = {"weights", "masks", "output", "samples_per_mask", "truncation"}
@@ -79,7 +66,7 @@ def tell(message: str) -> None:
         click.echo(message)
 
 
-def load_recipe(options: dict[str, Any]) -> "tuple[Recipe, Options]":
+def load_recipe(options: dict[str, Any], device: "torch.device") -> "tuple[Recipe, Options]":
     """Return the recipe, and the options of a training with what `options` left to it; say what it goes without."""
     from aras.spade.perceptual import load_perceptual
     from aras.spade.recipes import recipe_named
@@ -88,7 +75,9 @@ def load_recipe(options: dict[str, Any]) -> "tuple[Recipe, Options]":
     if chosen["recipe"] == "published":
         from_first(lambda: load_perceptual(chosen["vgg"]) is not None)  # one process downloads, if any does
         perceptual = load_perceptual(chosen["vgg"])
-        if perceptual is None:
+        if perceptual:
+            perceptual.to(device)
+        else:
             tell("The published recipe goes without its perceptual term: there are no weights of VGG19 (--vgg)")
     recipe = recipe_named(chosen["recipe"], chosen["label_mix"], perceptual)
     left = {
@@ -103,43 +92,28 @@ def load_recipe(options: dict[str, Any]) -> "tuple[Recipe, Options]":
     return recipe, Options(**chosen)
 
 
-def begin(options: Options, state: State, device: "torch.device") -> dict[str, Any]:
-    """Return what run.json tells, and make the run folder fit `state`."""
-    from aras.spade.snapshots import clear_pictures
-
-    folder = options.folder
-    begin_run(folder.record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
-    remove_parts(options.outdir)
-    folder.result.unlink(missing_ok=True)
-    keep_epochs(folder.metrics, state.step, "step")
-    clear_pictures(folder.samples, state.step * options.batch_size / 1000)
-    if state.best_step:
-        folder.mend_best(state.step, state.best_step, state.judged.state_dict())
-    click.echo(f"Writes {options.outdir}/{{last.pt,best.pt,{folder.published.name},metrics.jsonl,samples/,run.json}}")
-    processes = f" in {world_size()} processes" if world_size() > 1 else ""
-    click.echo(f"{folder.told_kind} on {told_device(device)}{processes}, {state.step} steps done before")
-    return read_json(folder.record)
-
-
 def train_in_folder(options: Options, recipe: "Recipe", device: "torch.device") -> None:
     """Train in the run folder, from wherever it stands, and write its result."""
     import torch
 
     from aras.spade.learning import Setting, precision_of_gan
     from aras.spade.loop import Course, train
-    from aras.spade.snapshots import Snapshots, open_quality, shown_pairs
+    from aras.spade.snapshots import Snapshots, begin_folder, open_quality, shown_pairs
 
     folder = options.folder
     found = training_set(options)
     tell(f"Reads {options.data}: {found.told}")
     quality = open_quality(options, found, device, tell)
     torch.manual_seed(options.seed)  # for the weights that are drawn
-    state = new_state(recipe, options, {"train": found.pairs.told}, device)
-    if from_first(folder.last.exists):
+    resumes = from_first(folder.last.exists)
+    state = new_state(recipe, options, found, device, resumes)
+    if resumes:
         resume(state, folder.last, folder.kind)
-    told = from_first(lambda: begin(options, state, device))
+    told = from_first(lambda: begin_folder(options, state, device, tell))
     if quality:
         tell(quality.told())
+        if state.measure_in(f"{quality.space.name} {quality.space.digest}"):
+            tell("The weights that features come from are others than before: the best snapshot is chosen anew")
     share = share_of_batch(options.batch_size)
     setting = Setting(
         recipe=recipe,
@@ -176,7 +150,7 @@ def train_and_draw(recipe: "Recipe", options: Options, device: "torch.device") -
     gallery = Gallery(
         *(options.folder.best, options.recipe, options.width, options.data / "train" / "masks"),
         *(options.data / "train" / GENERATED, 1, options.seed, 1.0),
-        *(options.batch_size, options.workers, options.limit),
+        *(min(options.batch_size, DRAW_BATCH), options.workers, options.limit),
     )
     with sole_writer(options.outdir) if is_first() else nullcontext():
         finished = from_first(lambda: options.folder.is_finished(asdict(options), FREE_OPTIONS))
@@ -403,7 +377,7 @@ def main(context: click.Context, **options: Any) -> None:
             raise UserError(
                 f"{options['data']} is not a folder; make the dataset first (dataset_creator.py), or name --data"
             )
-        train_and_draw(*load_recipe(options), device)
+        train_and_draw(*load_recipe(options, device), device)
 
 
 if __name__ == "__main__":

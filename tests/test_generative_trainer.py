@@ -98,7 +98,8 @@ def test_every_mask_gets_an_image_of_its_name_which_sample_only_draws_again(tmp_
         assert Image.open(generated / name).size == (32, 32)
         assert Image.open(generated / name).mode == "RGB"
     options = ("--sample-only", "--weights", tmp_path / "spade" / "best.pt", "--masks", own / "train" / "masks")
-    assert run(*options, "--output", tmp_path / "again", "--workers", 0, "--device", "cpu").exit_code == 0
+    options = (*options, "--output", tmp_path / "again", "--batch-size", 4, "--workers", 0, "--device", "cpu")
+    assert run(*options).exit_code == 0
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (generated / name).read_bytes()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "spade").iterdir() if path.name != ".lock"}
@@ -204,6 +205,19 @@ def test_minutes_end_a_run_and_count_on_when_it_goes_on(data, tmp_path):
     _, second = metrics_of(outdir)
     assert second["step"] > 1
     assert first["seconds"] + 0.3 <= second["seconds"] < first["seconds"] + 5
+
+
+@SLOW
+def test_with_another_judge_the_best_snapshot_is_chosen_anew(unbroken, copied, data):
+    """Distances in another space cannot be compared: here the earlier one is 0."""
+    import torch
+
+    saved = tensors_of(copied / "last.pt")
+    saved["numbers"] |= {"best_distance": 0.0, "measured_in": "encoder of another judge"}
+    torch.save(saved, copied / "last.pt")
+    result = more(data, copied, "--epochs", 3)
+    assert "the best snapshot is chosen anew" in result.output
+    assert [line["best"] for line in metrics_of(copied)][2] is True
 
 
 def test_other_options_are_named(copied, data):

@@ -16,13 +16,21 @@ import numpy as np
 from aras.distributed import rank, world_size
 from aras.errors import UserError
 from aras.loading import PairSet, loader_of
-from aras.pairs import Pairs, find_pairs, image_size, told_size
+from aras.pairs import Pairs, find_pairs, image_size, read_pair, told_size
+from aras.runs import FREE
 from aras.segmenter import STRIDE
 from aras.spade.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
 
+FREE_OPTIONS = FREE | {"epochs", "minutes", "micro_batch", "checkpoint_minutes", "draw"}
+"""`--epochs` and `--minutes` may be raised to train on: nothing in a recipe depends on how many are to come.
+
+`--micro-batch` changes the order of float sums alone.
+"""
+
+SAMPLE = 256  # images that the networks are fitted to before the first step
 FEWEST = 2  # images, of which a generator can learn more than one picture
 
 
@@ -111,6 +119,20 @@ def training_set(options: Options) -> TrainingSet:
             f"--batch-size {options.batch_size} is shared out by {world_size()} processes; raise it to that"
         )
     return TrainingSet(pairs, size, options.batch_size)
+
+
+def sample_images(found: TrainingSet) -> "torch.Tensor":
+    """Return some of the images of `found`, evenly spread over the names, (N, H, W, 3) uint8.
+
+    Raises:
+        UserError: one cannot be read, or is of another size than the others.
+    """
+    import torch
+
+    count = len(found.pairs)
+    places = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int))
+    pairs = (read_pair(found.pairs.image(place), found.pairs.mask(place), found.size) for place in places)
+    return torch.from_numpy(np.stack([image for image, _ in pairs]))
 
 
 def share_of_batch(batch_size: int) -> slice:

@@ -163,7 +163,8 @@ def drawn_share(
 def both_phases(state: State, share: Share, setting: Setting) -> dict[str, float] | None:
     """Step the discriminator, then the generator; return what they told, None if one's gradients are no numbers."""
     fakes: list[Tensor] = []
-    state.discriminator.requires_grad_(True)
+    state.generator.train()
+    state.discriminator.train().requires_grad_(True)
     told = in_memory(lambda: discriminator_gradients(state, share, setting, fakes), state.discriminator, setting)
     of_discriminator = stepped(state.discriminator_optimizer, told)
     if of_discriminator is None:

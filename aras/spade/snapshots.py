@@ -2,29 +2,31 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aras.distributed import is_first
+from aras.distributed import is_first, world_size
 from aras.feature_spaces import encoder_space, open_space
-from aras.files import remove_parts, write_json
+from aras.files import read_json, remove_parts, write_json
 from aras.pairs import Pairs, find_pairs
-from aras.spade.data import Options, TrainingSet
+from aras.runs import begin_run
+from aras.spade.data import FREE_OPTIONS, Options, TrainingSet
 from aras.spade.drawing import images_of
 from aras.spade.judge import judges_apart, load_judge
 from aras.spade.latents import draw_latents, latent_size, seed_of_sample
 from aras.spade.quality import Quality
 from aras.spade.state import State, save
 from aras.tracking import Log
-from aras.training import append_line, read_lines
+from aras.training import append_line, keep_epochs, read_lines, told_device
 
 if TYPE_CHECKING:
     import torch
 
 Tell = Callable[[str], None]
 
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "segmentation-models-pytorch", "timm")
 QUALITY_BATCH = 16  # images; more do not fit a CPU's caches, and a GPU is busy with as many
 
 
@@ -174,6 +176,22 @@ def open_quality(options: Options, found: TrainingSet, device: "torch.device", t
         seed=options.seed,
         batch_size=QUALITY_BATCH,
     )
+
+
+def begin_folder(options: Options, state: State, device: "torch.device", tell: Tell) -> dict[str, Any]:
+    """Return what run.json tells, and make the run folder fit `state`."""
+    folder = options.folder
+    begin_run(folder.record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
+    remove_parts(options.outdir)
+    folder.result.unlink(missing_ok=True)
+    keep_epochs(folder.metrics, state.step, "step")
+    clear_pictures(folder.samples, state.step * options.batch_size / 1000)
+    if state.best_step:
+        folder.mend_best(state.step, state.best_step, state.judged.state_dict())
+    tell(f"Writes {options.outdir}/{{last.pt,best.pt,{folder.published.name},metrics.jsonl,samples/,run.json}}")
+    processes = f" in {world_size()} processes" if world_size() > 1 else ""
+    tell(f"{folder.told_kind} on {told_device(device)}{processes}, {state.step} steps done before")
+    return read_json(folder.record)
 
 
 def shown_pairs(options: Options, found: TrainingSet, quality: Quality | None) -> Pairs:

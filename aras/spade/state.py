@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aras.averaging import WeightAverage
 from aras.checkpoints import load_state, save_state
 from aras.errors import UserError
-from aras.spade.data import Options
+from aras.spade.data import Options, TrainingSet, sample_images
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NUMBERS = (
     *("step", "seconds", "strength", "signs", "sign_steps", "losses"),
     *("snapshot_step", "snapshot_seconds", "best_distance", "best_step"),
-    *("salt", "rollbacks", "failed_step", "sets"),
+    *("salt", "rollbacks", "failed_step", "measured_in", "sets"),
 )
 
 
@@ -44,6 +44,7 @@ class State:
         salt: goes into every draw; raised so that what was rolled back takes another course.
         rollbacks: how many there were since training got past `failed_step`.
         failed_step: where the last one came from.
+        measured_in: the space that `best_distance` was measured in, and the SHA-256 of its weights.
         sets: what tells the pairs, by the name of their set.
     """
 
@@ -65,6 +66,7 @@ class State:
     salt: int = 0
     rollbacks: int = 0
     failed_step: int = 0
+    measured_in: str = ""
     sets: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -97,6 +99,13 @@ class State:
             entry[0] += value
             entry[1] += 1
 
+    def measure_in(self, space: str) -> bool:
+        """Measure distances in `space` from now on; return whether the best so far was measured in another."""
+        changed = bool(self.best_step) and self.measured_in != space
+        self.measured_in = space
+        self.best_distance = -1.0 if changed else self.best_distance
+        return changed
+
     def judge(self, distance: float | None) -> bool:
         """Return whether this snapshot, of Fréchet `distance`, is the best so far, and remember it.
 
@@ -110,8 +119,14 @@ class State:
         return True
 
 
-def new_state(recipe: "Recipe", options: Options, sets: dict[str, str], device: "torch.device") -> State:
-    """Return the state before the first step, its weights drawn from torch's current seed."""
+def new_state(recipe: "Recipe", options: Options, found: TrainingSet, device: "torch.device", resumes: bool) -> State:
+    """Return the state before the first step, its weights drawn from torch's current seed.
+
+    Unless the training `resumes`, the networks are fitted to some of the images.
+
+    Raises:
+        UserError: one of these cannot be read.
+    """
     import torch
 
     def placed(network: "torch.nn.Module") -> "torch.nn.Module":
@@ -122,6 +137,8 @@ def new_state(recipe: "Recipe", options: Options, sets: dict[str, str], device: 
 
     generator = placed(recipe.generator(options.width))
     discriminator = placed(recipe.discriminator(options.width))
+    if not resumes:
+        recipe.prepare((generator, discriminator), sample_images(found))
     half_life = options.ema_kimg * 1000 / options.batch_size  # steps
     return State(
         generator,
@@ -130,7 +147,7 @@ def new_state(recipe: "Recipe", options: Options, sets: dict[str, str], device: 
         adam(generator, options.lr_generator),
         adam(discriminator, options.lr_discriminator),
         strength=options.augment_strength if options.augment == "fixed" else 0.0,
-        sets=sets,
+        sets={"train": found.pairs.told},
     )
 
 
