@@ -1,7 +1,7 @@
 """StyleGAN3's ways up to a higher sampling rate and down again, and their adjoints, in a way for each device.
 
-On a CPU filters are depthwise convolutions of a few planes, which fit its caches, at a time. On a GPU a way up or down an
-axis is a product with a banded matrix. docs/decisions/0012-stylegan3-filters.md has the reasons and the figures.
+On a CPU filters are depthwise convolutions of a few planes, which fit its caches, at a time. On a GPU a way up or down
+an axis is a product with a banded matrix. docs/decisions/0012-stylegan3-filters.md has the reasons and the figures.
 """
 
 from dataclasses import dataclass
