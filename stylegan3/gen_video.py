@@ -131,7 +131,7 @@ def main(**options: Any) -> None:
     Example  python stylegan3/gen_video.py --network network-snapshot-005000.safetensors --seeds 0-31 --grid 4x2 \
                  --output video.mp4
 
-    To resume, run the same command again; it begins anew.
+    To resume, run the same command again. It begins anew.
     """
     import torch
 

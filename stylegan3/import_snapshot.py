@@ -65,7 +65,7 @@ def main(network: Path, output: Path | None, network_info: bool) -> None:
     networks here do not have, and when it asks for anything else than networks. The other scripts also take the pickle
     itself.
 
-    To resume, run the same command again; the snapshot is written whole or not at all.
+    To resume, run the same command again. The snapshot is written whole or not at all.
     """
     if network_info:
         tell(network)
