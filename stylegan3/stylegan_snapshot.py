@@ -5,6 +5,7 @@ in JSON what the networks are built from. A training state is what a run goes on
 """
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -61,6 +62,7 @@ def save_snapshot(
     with whole_file(path) as part:
         try:
             save_file(tensors, part, metadata={"info": json.dumps(info)})
+            part.chmod(0o666 & ~own_umask())  # it makes files that nobody else can read
         except SafetensorError as error:  # which hides that the disk is full, for one
             raise StyleganError(f"{path}: {error}; free some disk space, then run the same command again") from None
     write_json(path.with_suffix(".json"), info)
@@ -185,6 +187,13 @@ def load_state(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise StyleganError(f"{path} is not a training state of train.py; {remedy}")
     return found
+
+
+def own_umask() -> int:
+    """Return which permissions new files of this process go without."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def check_is_file(path: Path) -> None:
