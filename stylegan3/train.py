@@ -267,7 +267,7 @@ def main(new_run: bool, dry_run: bool, **told: Any) -> None:
     Without a GPU it trains on the CPU, which is slow. torchrun starts it on many nodes, with --gpus the number of all
     processes and --outdir where each node sees it.
 
-    To resume, run the same command again: it goes on with the newest unfinished run of that name.
+    To resume, run the same command again. It goes on with the newest unfinished run of that name.
     """
     plan(Options(**told), new_run, dry_run)
 

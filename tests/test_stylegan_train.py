@@ -315,7 +315,7 @@ def test_values_out_of_range_are_usage_errors(data, tmp_path, more, text):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
 def test_gpus_that_are_not_there_are_told(data, tmp_path):
-    line = failure(train(data, tmp_path, "--gpus", 2, "--device", "auto"))
+    line = failure(train(data, tmp_path, "--gpus", 2, "--batch", 64, "--device", "auto"))
     assert "--gpus 2: PyTorch finds no CUDA GPU here; use --gpus 1, or --device cpu" in line
     assert "--device cuda: PyTorch finds no CUDA GPU" in failure(train(data, tmp_path, "--device", "cuda"))
 
