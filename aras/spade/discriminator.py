@@ -4,7 +4,6 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import nn
 from torch.nn import functional
 
@@ -46,16 +45,22 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size, joined by the contracting path's features there."""
+    """Twice the size, joined by the contracting path's features there.
 
-    def __init__(self, inputs: int, skipped: int, outputs: int):
+    They are added and not put beside: the convolution at the larger size then costs a third (Lin et al. 2017, arXiv
+    1612.03144, figure 3).
+    """
+
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.convolution = nn.Conv2d(inputs + skipped, outputs, 3, padding=1)
+        self.lateral = nn.Conv2d(inputs, outputs, 1)
+        self.convolution = nn.Conv2d(outputs, outputs, 3, padding=1)
         he_normal(self.convolution)
 
     def forward(self, x: "Tensor", skipped: "Tensor") -> "Tensor":
-        """Return (B, outputs, 2 h, 2 w)."""
-        return functional.leaky_relu(self.convolution(torch.cat([twice(x), skipped], 1)), SLOPE)
+        """Return (B, outputs, 2 h, 2 w) of `x` (B, inputs, h, w) and `skipped` (B, outputs, 2 h, 2 w)."""
+        x = (twice(self.lateral(x)) + skipped) * math.sqrt(0.5)
+        return (x + functional.leaky_relu(self.convolution(x), SLOPE)) * math.sqrt(0.5)
 
 
 class Discriminator(nn.Module):
@@ -75,7 +80,7 @@ class Discriminator(nn.Module):
         self.down = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairs)
         self.judge = nn.Conv2d(channels[-1], channels[-1], 3, padding=1)
         self.score = nn.Linear(channels[-1], 1)
-        self.up = nn.ModuleList(Up(coarse, fine, fine) for fine, coarse in pairs)
+        self.up = nn.ModuleList(Up(coarse, fine) for fine, coarse in pairs)
         self.classify = nn.Conv2d(channels[0], NUM_CLASSES + 1, 1)
         for layer in (self.stem, self.judge):
             he_normal(layer)

@@ -26,7 +26,7 @@ def channels_of(width: int) -> list[int]:
     return [max(width * quarters // 4, 4) for quarters in (2, 4, 8, 12, 16, 16)]
 
 
-RGB_GAIN = 1.0
+RGB_GAIN = 0.3
 """Deviation of the share of the image that each scale begins with, in deviations of the training images."""
 
 
