@@ -2,14 +2,19 @@
 
 Everything is differentiable twice (R1 and path length need it) and keeps little for the backward pass: an activation
 keeps its output alone, a resampling filter nothing, a modulated convolution its unscaled input, which the layer before
-keeps anyway.
+keeps anyway. On a CUDA GPU resampling and activations are one Triton kernel each (`stylegan_triton`); elsewhere, and
+where a gradient is differentiated again, they are PyTorch's own operations. While torch.compile traces, all is written
+as it would be without any of this, as the compiler fuses and recomputes by itself.
 
 Sources: Karras et al. 2020, Analyzing and Improving the Image Quality of StyleGAN (modulation: equations 1-3); Zhang
 2019, Making Convolutional Networks Shift-Invariant Again (filtered resampling).
 """
 
 import contextlib
+import functools
 import math
+import subprocess
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +33,36 @@ def resample_filter() -> torch.Tensor:
     return torch.outer(taps, taps) / 64
 
 
+# Kernels
+
+
+def kernels_for(x: torch.Tensor) -> Any:
+    """Return the module of kernels if they work on `x`, else None: it is elsewhere, or lies in memory in other ways."""
+    if not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16, torch.float32) or x.numel() == 0:
+        return None
+    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    return working_kernels(x.device)
+
+
+@functools.cache
+def working_kernels(device: torch.device) -> Any:
+    """Return the module of kernels if Triton is there and one of them runs on `device`, else None and a warning."""
+    try:
+        import triton
+
+        import stylegan_triton
+
+        stylegan_triton.activation(torch.ones(1, 1, 1, 1, device=device), None, None, None, None, (1.0, 1.0, None))
+        return stylegan_triton
+    except ImportError as error:
+        reason = str(error)
+    except (triton.TritonError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    warnings.warn(f"Triton does not work here ({reason}): slower operations are used instead", stacklevel=2)
+    return None
+
+
 # Resampling
 
 
@@ -41,29 +76,42 @@ class Resample(torch.autograd.Function):
         """Return `x` filtered; `transposed` spreads each pixel by the filter instead, as conv_transpose2d does."""
         ctx.save_for_backward(taps)
         ctx.how = stride, padding, transposed
-        if transposed and stride == 1:  # a plain correlation by the mirrored filter, for which backends are quicker
-            taps, padding, transposed = taps.flip(0, 1), taps.shape[0] - 1 - padding, False
-        channels = x.shape[1]
-        weight = taps.to(x.dtype).expand(channels, 1, *taps.shape)
-        convolution = F.conv_transpose2d if transposed else F.conv2d
-        return convolution(x, weight, stride=stride, padding=padding, groups=channels)
+        kernels = kernels_for(x)
+        resampled = convolved if kernels is None else kernels.resample
+        return resampled(x, taps, stride, padding, transposed)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the adjoint filter of `gradient`."""
         stride, padding, transposed = ctx.how
         (taps,) = ctx.saved_tensors
-        return Resample.apply(gradient, taps, stride, padding, not transposed), None, None, None, None
+        return resample(gradient, taps, stride, padding, not transposed), None, None, None, None
+
+
+def convolved(x: torch.Tensor, taps: torch.Tensor, stride: int, padding: int, transposed: bool) -> torch.Tensor:
+    """Return what `Resample` does, by a convolution of each channel."""
+    if transposed and stride == 1:  # a plain correlation by the turned filter, for which backends are quicker
+        taps, padding, transposed = taps.flip(0, 1), taps.shape[0] - 1 - padding, False
+    channels = x.shape[1]
+    weight = taps.to(x.dtype).expand(channels, 1, *taps.shape)
+    convolution = F.conv_transpose2d if transposed else F.conv2d
+    return convolution(x, weight, stride=stride, padding=padding, groups=channels)
+
+
+def resample(x: torch.Tensor, taps: torch.Tensor, stride: int, padding: int, transposed: bool) -> torch.Tensor:
+    """Return `x` (N, C, H, W) correlated with `taps` (4, 4), each channel by itself; `transposed`, spread by them."""
+    chosen = convolved if torch.compiler.is_compiling() else Resample.apply
+    return chosen(x, taps, stride, padding, transposed)
 
 
 def upsample2(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     """Return `x` (N, C, H, W) at twice its size, (N, C, 2 H, 2 W): zeros between the pixels, low-passed, gain 4."""
-    return Resample.apply(x, taps * 4, 2, 1, True)
+    return resample(x, taps * 4, 2, 1, True)
 
 
 def downsample2(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     """Return `x` (N, C, H, W) low-passed at half its size, (N, C, H / 2, W / 2); H and W are even."""
-    return Resample.apply(x, taps, 2, 1, False)
+    return resample(x, taps, 2, 1, False)
 
 
 def conv2d_up2(x: torch.Tensor, weight: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
@@ -73,7 +121,7 @@ def conv2d_up2(x: torch.Tensor, weight: torch.Tensor, taps: torch.Tensor) -> tor
     they could be composed into.
     """
     spread = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, O, 2 H + 1, 2 W + 1)
-    return Resample.apply(spread, taps * 4, 1, 1, False)
+    return resample(spread, taps * 4, 1, 1, False)
 
 
 def conv2d_down2(
@@ -85,8 +133,8 @@ def conv2d_down2(
     """
     if weight.shape[-1] == 1:
         return F.conv2d(downsample2(x, taps), weight, bias)
-    low = Resample.apply(x, taps, 1, 2, False)  # (N, I, H + 1, W + 1)
-    with recomputed(low, lambda kept: Resample.apply(kept, taps, 1, 2, False), x):
+    low = resample(x, taps, 1, 2, False)  # (N, I, H + 1, W + 1)
+    with recomputed(low, lambda kept: resample(kept, taps, 1, 2, False), x):
         return F.conv2d(low, weight, bias, stride=2)
 
 
@@ -157,7 +205,7 @@ def modulated_conv2d(
         if taps is None:
             return F.conv2d(scaled, weight, padding=weight.shape[-1] // 2)
         spread = F.conv_transpose2d(scaled, weight.transpose(0, 1), stride=2)
-    return Resample.apply(spread, taps * 4, 1, 1, False)
+    return resample(spread, taps * 4, 1, 1, False)
 
 
 def grouped_conv2d(x: torch.Tensor, weights: torch.Tensor, taps: torch.Tensor | None) -> torch.Tensor:
@@ -169,7 +217,7 @@ def grouped_conv2d(x: torch.Tensor, weights: torch.Tensor, taps: torch.Tensor | 
         return y.reshape(count, outputs, *x.shape[2:])
     transposed = weights.transpose(1, 2).reshape(count * inputs, outputs, size, size)
     y = F.conv_transpose2d(one, transposed, stride=2, groups=count)
-    return Resample.apply(y.reshape(count, outputs, *y.shape[2:]), taps * 4, 1, 1, False)
+    return resample(y.reshape(count, outputs, *y.shape[2:]), taps * 4, 1, 1, False)
 
 
 # What follows a convolution
@@ -195,7 +243,11 @@ class Activation(torch.autograd.Function):
         """Overwrite `x` and return it; `how` is slope, gain and clamp."""
         ctx.how = how
         ctx.mark_dirty(x)
-        activate_(x, scale, noise, strength, bias, how)
+        kernels = kernels_for(x)
+        if kernels is None:
+            activated(x, scale, noise, strength, bias, how, in_place=True)
+        else:
+            kernels.activation(x, scale, noise, strength, bias, how)
         ctx.save_for_backward(x, scale, noise, strength, bias)
         return x
 
@@ -203,31 +255,34 @@ class Activation(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, scale, strength and bias; noise has none."""
         y, scale, noise, strength, bias = ctx.saved_tensors
-        return *activation_gradients(gradient, y, scale, noise, strength, bias, ctx.how, ctx.needs_input_grad), None
+        kernels = None if torch.is_grad_enabled() else kernels_for(y)
+        gradients = activation_gradients if kernels is None else kernels.activation_gradients
+        return *gradients(gradient, y, scale, noise, strength, bias, ctx.how, ctx.needs_input_grad), None
 
 
-def activate_(
+def activated(
     x: torch.Tensor,
     scale: torch.Tensor | None,
     noise: torch.Tensor | None,
     strength: torch.Tensor | None,
     bias: torch.Tensor | None,
     how: tuple[float, float, float | None],
-) -> None:
-    """Overwrite `x` by clamp(gain * lrelu(x * scale + noise * strength + bias)); gain > 0 commutes with lrelu."""
+    in_place: bool = False,
+) -> torch.Tensor:
+    """Return clamp(gain * lrelu(x * scale + noise * strength + bias)); gain > 0 commutes with lrelu."""
     slope, gain, clamp = how
+    place = x if in_place else None
     if scale is not None:
-        x.mul_((scale * gain).to(x.dtype)[:, :, None, None])
+        x = torch.mul(x, (scale * gain).to(x.dtype)[:, :, None, None], out=place)
     elif gain != 1:
-        x.mul_(gain)
+        x = torch.mul(x, gain, out=place)
     if noise is not None and strength is not None:
-        x.add_((noise * (strength * gain)).to(x.dtype))
+        x = torch.add(x, (noise * (strength * gain)).to(x.dtype), out=place)
     if bias is not None:
-        x.add_((bias * gain).to(x.dtype)[:, None, None])
+        x = torch.add(x, (bias * gain).to(x.dtype)[:, None, None], out=place)
     if slope != 1:
-        F.leaky_relu_(x, slope)
-    if clamp is not None:
-        F.hardtanh_(x, -clamp, clamp)
+        x = F.leaky_relu(x, slope, inplace=in_place)
+    return x if clamp is None else F.hardtanh(x, -clamp, clamp, inplace=in_place)
 
 
 def activation_gradients(
@@ -258,10 +313,11 @@ def activation_gradients(
         by_scale = None if by_scale is None else by_scale - noisy * strength
     if scale is not None and by_scale is not None:
         by_scale = (by_scale / scale).to(scale.dtype)
+    place = None if torch.is_grad_enabled() or inner is gradient else inner  # what nothing needs again
     if needed[0] and scale is not None:
-        by_x = inner * (scale * gain).to(y.dtype)[:, :, None, None]
+        by_x = torch.mul(inner, (scale * gain).to(y.dtype)[:, :, None, None], out=place)
     elif needed[0]:
-        by_x = inner * gain if gain != 1 else inner
+        by_x = torch.mul(inner, gain, out=place) if gain != 1 else inner
     return by_x, by_scale, None, by_strength, by_bias
 
 
@@ -288,6 +344,8 @@ def activation(
         gain: positive.
         clamp: largest magnitude let through; None for no limit.
     """
+    if torch.compiler.is_compiling():
+        return activated(x, scale, noise, strength, bias, (slope, gain, clamp))
     return Activation.apply(x, scale, noise, strength, bias, (slope, gain, clamp))
 
 

@@ -1,7 +1,7 @@
 """StyleGAN2's operations and networks as the papers write them, one operation at a time; slow, in any precision.
 
-Zeros are put between pixels and filters applied by plain convolution, every image's weights are modulated, activations
-are compositions of PyTorch's own. Written from Karras et al. 2019, 2020 and Zhang 2019; what `stylegan_ops` and the
+Filters are convolutions of their own, every image's weights are modulated, activations are compositions of PyTorch's
+own. Written from Karras et al. 2019, 2020 and Zhang 2019; what `stylegan_ops` and the
 networks are tested and timed against. Tensors are read by name from a network's state dict.
 """
 
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 Tensors = dict[str, torch.Tensor]
 
 
-def filtered(x: torch.Tensor, pad: tuple[int, int], gain: float = 1.0) -> torch.Tensor:
+def filtered(x: torch.Tensor, pad: tuple[int, int], gain: float = 1.0, stride: int = 1) -> torch.Tensor:
     """Return `x` padded by `pad` (before, after) on both axes and each channel correlated with the 4 x 4 filter."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device)
     kernel = (torch.outer(taps, taps) / 64 * gain)[None, None].repeat(x.shape[1], 1, 1, 1)
-    return F.conv2d(F.pad(x, (*pad, *pad)), kernel, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (*pad, *pad)), kernel, groups=x.shape[1], stride=stride)
 
 
 def zeros_between(x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ def upsampled(x: torch.Tensor) -> torch.Tensor:
 
 def downsampled(x: torch.Tensor) -> torch.Tensor:
     """Return `x` at half its size."""
-    return filtered(x, (1, 1))[:, :, ::2, ::2]
+    return filtered(x, (1, 1), stride=2)
 
 
 def modulated(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, demodulate: bool, up: bool) -> torch.Tensor:
@@ -45,15 +45,13 @@ def modulated(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, demod
     own = weight[None] * styles[:, None, :, None, None]  # (N, O, I, k, k)
     if demodulate:
         own = own * (own.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-    if up:  # the true convolution of the spread image, so the kernel is turned; both ends keep a pixel for the filter
-        x, own = F.pad(zeros_between(x), (2, 1, 2, 1)), own.flip(3, 4)
-        padding = 0
-    else:
-        padding = size // 2
     one = x.reshape(1, count * inputs, *x.shape[2:])
-    y = F.conv2d(one, own.reshape(count * outputs, inputs, size, size), padding=padding, groups=count)
-    y = y.reshape(count, outputs, *y.shape[2:])
-    return filtered(y, (1, 1), gain=4) if up else y
+    if up:
+        own = own.transpose(1, 2).reshape(count * inputs, outputs, size, size)
+        y = F.conv_transpose2d(one, own, stride=2, groups=count)
+        return filtered(y.reshape(count, outputs, *y.shape[2:]), (1, 1), gain=4)
+    y = F.conv2d(one, own.reshape(count * outputs, inputs, size, size), padding=size // 2, groups=count)
+    return y.reshape(count, outputs, *y.shape[2:])
 
 
 def activated(x: torch.Tensor, gain: float = math.sqrt(2), clamp: float | None = 256) -> torch.Tensor:
@@ -131,7 +129,7 @@ def judged(
         weight = weight / math.sqrt(weight[0].numel())
         padding = weight.shape[-1] // 2
         if down:
-            x = F.conv2d(filtered(x, (padding + 1, padding + 1)), weight)[:, :, ::2, ::2]
+            x = F.conv2d(filtered(x, (padding + 1, padding + 1)), weight, stride=2)
         else:
             x = F.conv2d(x, weight, padding=padding)
         if f"{name}.bias" not in tensors:

@@ -233,3 +233,17 @@ def test_what_cannot_be_built_is_told():
         generator(kind="other")
     with pytest.raises(ValueError, match="only stylegan2-discriminator"):
         discriminator(kind="other")
+
+
+@pytest.mark.slow
+def test_compiled_networks_are_the_same_ones():
+    torch.manual_seed(0)
+    G, D = generator(**TINY), discriminator(**TINY)
+    synthesis, judge = (torch.compile(run, backend="aot_eager", fullgraph=True) for run in (G.synthesis, D))
+    ws = torch.randn(4, G.num_ws, 512)
+    parameters = [*G.synthesis.parameters(), *D.parameters()]
+    results = []
+    for images, logits in ((G.synthesis, D), (synthesis, judge)):
+        found = logits(images(ws, noise_mode="const"))
+        results.append((found, torch.autograd.grad(found.sum(), parameters, allow_unused=True)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)

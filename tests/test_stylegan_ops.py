@@ -66,7 +66,8 @@ def test_a_filter_that_is_not_symmetric_is_turned_in_its_adjoint():
 def test_convolution_onto_twice_the_size_is_one_composite_transposed_convolution():
     x, weight = drawn(2, 3, 5, 4), drawn(4, 3, 3, 3, seed=1)
     y = conv2d_up2(x, weight, TAPS)
-    torch.testing.assert_close(y, plain.modulated(x, weight, torch.ones(2, 3).double(), False, True))
+    spread = F.conv2d(F.pad(plain.zeros_between(x), (2, 1, 2, 1)), weight.flip(2, 3))  # turned: a true convolution
+    torch.testing.assert_close(y, plain.filtered(spread, (1, 1), gain=4))
     torch.testing.assert_close(y, F.conv_transpose2d(x, composed(weight, 4).transpose(0, 1), stride=2, padding=2))
 
 
