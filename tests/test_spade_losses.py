@@ -122,3 +122,17 @@ def test_label_mix_takes_whole_classes_from_one_image():
     logits = torch.randn(1, 8, 2, 2)
     assert float(inconsistency(logits, logits, logits, mask)) == 0
     assert float(inconsistency(logits + 2, logits, logits, mask)) == pytest.approx(4, rel=1e-5)
+
+
+def test_the_classes_alone_leave_out_what_is_taken_for_fake():
+    """A pixel that is surely fake, and if not then surely class 2."""
+    import torch
+
+    from aras.spade.layout import class_counts
+    from aras.spade.losses import real_pixels
+
+    labels = tensor([[[2]]], dtype=torch.uint8)
+    logits = torch.zeros(1, NUM_CLASSES + 1, 1, 1)
+    logits[0, 2], logits[0, NUM_CLASSES] = 50, 100
+    assert float(real_pixels(logits, labels, class_counts(labels))) == pytest.approx(50)
+    assert float(real_pixels(logits[:, :NUM_CLASSES], labels, class_counts(labels))) == pytest.approx(0, abs=1e-6)

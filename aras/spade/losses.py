@@ -30,10 +30,12 @@ def class_weights(counts: "Tensor") -> "Tensor":
 def real_pixels(logits: "Tensor", labels: "Tensor", counts: "Tensor") -> "Tensor":
     """Return the class-balanced cross-entropy of `logits` (B, 8, H, W) that should be the classes `labels` (B, H, W).
 
+    Of the seven classes' logits alone, (B, 7, H, W), it asks which class a pixel is, be it fake or not.
+
     Of the discriminator on real images (Schönfeld et al. 2021, section 3.2, first sum of L_D), and of the generator on
     its own (section 3.3, L_G). Pixels of `NO_DATA` count nothing.
     """
-    weights = functional.pad(class_weights(counts), (0, 1))  # "fake" is nobody's label
+    weights = functional.pad(class_weights(counts), (0, logits.shape[1] - len(counts)))  # "fake" is nobody's label
     surprise = functional.cross_entropy(
         logits.float(), labels.long(), weights.to(logits.device), ignore_index=NO_DATA, reduction="sum"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from aras.spade.augmentation import TURN_CHANCES, VIEW_CHANCES, View
+from aras.spade.discriminator import FAKE
 from aras.spade.label_mix import inconsistency, mixed, mixing_mask
 from aras.spade.losses import (
     fake_pixels,
@@ -94,6 +95,12 @@ class UnetSpade(Recipe):
 
     label_mix: float = 10.0
     """Weight of LabelMix (Schönfeld et al. 2021, appendix B.1: 10)."""
+    class_weight: float = 1.0
+    """Weight of what the generator minimises besides: the cross-entropy among the seven classes alone.
+
+    An auxiliary classifier (Odena et al. 2017, arXiv 1610.09585, section 3), which the discriminator is already: while
+    it takes most pixels for fake, the eight-class loss says little of which class they should be.
+    """
     global_weight: float = 1.0
     r1_weight: float = 1.0
     r1_every: int = 16
@@ -142,8 +149,10 @@ class UnetSpade(Recipe):
         """Return what the discriminator holds against `fake`, pixel by pixel and as a whole, and the sum "loss"."""
         view = view_of(batch)
         pixels, scores = network(view.of_images(fake))
+        labels = view.of_labels(batch.labels)
         parts = {
-            "pixels": real_pixels(pixels, view.of_labels(batch.labels), batch.class_counts),
+            "pixels": real_pixels(pixels, labels, batch.class_counts),
+            "classes": self.class_weight * real_pixels(pixels[:, :FAKE], labels, batch.class_counts),
             "global": self.global_weight * real_score(scores),
         }
         return {"loss": total(parts), **detached(parts)}
