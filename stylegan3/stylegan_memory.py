@@ -6,10 +6,11 @@ from typing import Any
 MOST = 64  # images at once; more would not make a large GPU busier
 SHARE_OF_FREE = 0.85  # of the free memory that may be planned with
 COPIES = 5  # of each weight, in float32: itself, its gradient, two moments, the generator's average
-VALUES_KEPT = 44
-"""Values that a phase keeps for its way back, for each value of the features of both networks.
+VALUES_TAKEN = 8
+"""Values that the phase that takes most takes at its peak, for each value of the features of both networks.
 
-Features are ch(r) r^2 summed over the resolutions r. See docs/decisions for how it was counted.
+Features are ch(r) r^2 summed over the resolutions r. What is saved for the way back was counted, at 256 px, as 3.2 in
+Gmain, 3.4 in Greg (on half the images), 1.9 in Dmain and 4.1 in Dreg; as much again is left for what passes by.
 """
 
 
@@ -39,7 +40,7 @@ def bytes_per_image(G_config: dict[str, Any], D_config: dict[str, Any], half: bo
     width = 2 if half else 4
     doubled = 4 if G_config["kind"] == "stylegan3-r" else 2 if G_config["kind"] == "stylegan3-t" else 1
     values = doubled * feature_values(G_config) + feature_values(D_config)
-    return values * width * VALUES_KEPT // 2
+    return values * width * VALUES_TAKEN
 
 
 def free_memory(device: Any, processes: int) -> int:
