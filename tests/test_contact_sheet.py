@@ -132,7 +132,25 @@ def test_missing_or_misfitting_prediction_is_one_line(demo):
     assert not (demo / "sheet.png").exists()
 
 
+def write_gans(demo):
+    """What the GANs' stages leave behind, as far as the summary tells it."""
+    best = {"frechet": 1500.25, "agreement_miou": 0.4, "agreement_accuracy": 0.6, "diversity_levels": 5.5}
+    marks = {"distance": "Fréchet", "masks": 3, "frechet_floor": 1400.0, "ceiling_miou": 0.5}
+    for path, value in {
+        "spade/result.json": {"images": 3000, "best": best},
+        "spade/quality.json": marks,
+        "stylegan/00000-old/training_options.json": {},
+        "stylegan/00001-new/training_options.json": {},
+        "stylegan/00001-new/training-state.json": {"images": 2008, "finished": True},
+    }.items():
+        (demo / path).parent.mkdir(parents=True, exist_ok=True)
+        (demo / path).write_text(json.dumps(value))
+    (demo / "ARAS400k/synth/images").mkdir(parents=True)
+    (demo / "ARAS400k/synth/images/000000.png").touch()
+
+
 def summarize(demo):
+    write_gans(demo)
     return CliRunner().invoke(demo_summary.main, ["--demo", str(demo)])
 
 
@@ -149,6 +167,17 @@ def test_summary_tells_the_demo(demo):
     assert told["feature_maps"] == {"images": {"train": 9, "test": 5}, "silhouettes": {"train and test": -0.0123}}
     only_f1 = {"captions": 5, "f1": 0.9, "hallucination": None, "percentage_error": None}
     assert told["captions"] == {"template": only_f1}
+    assert told["conditional_gan"] == {
+        "trained_images": 3000,
+        "distance": "Fréchet",
+        "masks": 3,
+        "frechet": 1500.25,
+        "agreement_miou": 0.4,
+        "agreement_accuracy": 0.6,
+        "diversity_levels": 5.5,
+        "of_real_images": {"frechet_floor": 1400.0, "ceiling_miou": 0.5},
+    }
+    assert told["stylegan"] == {"trained_images": 2008, "drawn": 1}
 
 
 def test_commonest_class_scores_little():
