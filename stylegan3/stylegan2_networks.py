@@ -201,7 +201,7 @@ class SynthesisNetwork(torch.nn.Module):
             x, image = block(x, image, ws[:, used : used + block.num_convs + 1], half_dtype, noise, bool(fused))
             used += block.num_convs  # the colours share their w with the next block's first layer
         assert image is not None
-        return image
+        return image.contiguous()
 
 
 class StyleGAN2Generator(torch.nn.Module):
