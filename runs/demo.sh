@@ -79,8 +79,8 @@ step conditional_gan "$demo/ARAS400k/{train,val}, $demo/segmentation/best.pt" "$
 
 step stylegan "$demo/ARAS400k/train/images" "$demo/stylegan" \
     "$python" stylegan3/train.py --outdir=$demo/stylegan --cfg=stylegan2 --data=$demo/ARAS400k/train/images --gpus=1 \
-    --batch=8 --gamma=0.1 --dihedral=1 --aug=ada --kimg=3 --tick=1 --snap=3 --cbase=1024 --cmax=64 --map-depth=2 \
-    --metrics=none --workers=0 --device=cpu
+    --batch=8 --gamma=0.5 --glr=0.01 --dlr=0.01 --dihedral=1 --aug=ada --kimg=5 --tick=1 --snap=5 --cbase=512 --cmax=64 \
+    --map-depth=2 --metrics=none --workers=0 --device=cpu
 
 network=$(find $demo/stylegan -name 'network-snapshot-*.safetensors' | sort | tail -n 1)
 step synth "$network" "$demo/ARAS400k/synth/images" \
