@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
 
 from stylegan_errors import StyleganError
-from stylegan_files import read_json
+from stylegan_files import digest_of, read_json
 from stylegan_snapshot import BROKEN
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -128,12 +128,6 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path, what: s
     if bad:
         raise MetricUnavailable(f"{path} does not hold {what}: {bad[0]} is missing or of another shape")
     module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def inception_detector(given: Path | None, device: torch.device) -> Detector:

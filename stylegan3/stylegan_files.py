@@ -1,6 +1,7 @@
 """Files that are either whole or absent, lines of JSON that survive a kill, and folders that one process writes."""
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield `<path>.part` to write to, and rename it onto `path` when the body ends well.
 
     A process killed at any instruction leaves the old `path` or none, never half a file. With `durable` the bytes are
-    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand.
+    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand. An
+    `OSError` of the body, such as of a full disk, tells of `path` if it tells of no file.
     """
     part = path.with_name(path.name + PART)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +31,23 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
             with part.open("rb") as file:
                 os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def named(path: Path) -> Path:
+    """Return `path`, in full where it ends in . or .., so that it has a name and neighbours."""
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
