@@ -6,6 +6,7 @@ the interpreter, so they need no processes and no copies. Karras et al. 2020, ar
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,17 @@ from stylegan_distributed import (
     world_size,
 )
 from stylegan_errors import Script, StyleganError
-from stylegan_files import read_json, remove_parts, sole_writer, write_json
-from stylegan_options import Number
-from stylegan_seeds import LARGEST_SEED, Offset, Seeds, class_option, device_option, network_option, truncation_option
+from stylegan_files import digest_of, named, read_json, remove_parts, sole_writer, write_json
+from stylegan_seeds import (
+    LARGEST_SEED,
+    Finite,
+    Offset,
+    Seeds,
+    class_option,
+    device_option,
+    network_option,
+    truncation_option,
+)
 
 KEPT = ("network_sha256", "trunc", "class", "noise_mode", "translate", "rotate")
 """Options that all images of a set have in common."""
@@ -89,14 +98,6 @@ def told_run(options: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     return {"options": here | kept, "command": sys.argv, "versions": versions}
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of the file."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def draw_set(options: dict[str, Any]) -> None:
     """Draw a set, or this process's share of it."""
     from contextlib import nullcontext
@@ -106,18 +107,23 @@ def draw_set(options: dict[str, Any]) -> None:
         from_first(lambda: begin_set(options))
         first, count = options["first"], options["count"]
         present = {path.name for path in outdir.iterdir()}
-        names = {seed: SET_NAME.format(seed) for seed in range(first, first + count)}
-        missing = {seed: outdir / name for seed, name in names.items() if name not in present}
         if is_first():
-            done = count - len(missing)
-            click.echo(f"{outdir}: {count:,} images, {done:,} are there, {len(missing):,} to draw on {device}")
+            done = sum(SET_NAME.format(seed) in present for seed in range(first, first + count))
+            click.echo(f"{outdir}: {count:,} images, {done:,} are there, {count - done:,} to draw on {device}")
         batches = batches_of(first, count, options["batch"], present)
+
+        def missing(seed: int) -> Path | None:
+            name = SET_NAME.format(seed)
+            return outdir / name if first <= seed < first + count and name not in present else None
+
         if batches:
             draw_batches(options, batches, missing, device)
 
 
-def draw_batches(options: dict[str, Any], batches: list[list[int]], targets: dict[int, Path], device: Any) -> None:
-    """Draw `batches` of seeds; write the images of those that have a file in `targets`."""
+def draw_batches(
+    options: dict[str, Any], batches: list[list[int]], target: Callable[[int], Path | None], device: Any
+) -> None:
+    """Draw `batches` of seeds; write the image of each seed that has a `target`."""
     from tqdm import tqdm
 
     from stylegan_generate import exact_float32
@@ -127,13 +133,14 @@ def draw_batches(options: dict[str, Any], batches: list[list[int]], targets: dic
     size = max(map(len, batches))
     drawing = {"batch": size, "truncation": options["trunc"], "noise_mode": options["noise_mode"]}
     who = f"process {rank() + 1} of {world_size()}" if world_size() > 1 else None
-    bar = tqdm(total=len(batches) * size, desc=who, unit=" images", disable=not is_first())
+    count = sum(target(seed) is not None for seeds in batches for seed in seeds)
+    bar = tqdm(total=count, desc=who, unit=" images", disable=not is_first())
     with bar, exact_float32(), PngWriter() as writer:
         for seeds, images in drawn_batches(G, batches, label, device, drawing):
             for seed, image in zip(seeds, images, strict=True):
-                if seed in targets:
-                    writer.write(targets[seed], image)
-            bar.update(len(seeds))
+                if path := target(seed):
+                    writer.write(path, image)
+                    bar.update()
 
 
 def draw_seeds(options: dict[str, Any]) -> None:
@@ -144,10 +151,10 @@ def draw_seeds(options: dict[str, Any]) -> None:
     """
     if record_of(options["outdir"]).exists():
         raise StyleganError(f"{options['outdir']} holds a set of --count; name another --outdir for --seeds")
-    seeds, batch = options["seeds"], options["batch"]
+    seeds, batch = list(dict.fromkeys(options["seeds"])), options["batch"]  # two threads must not write one file
     batches = [seeds[start : start + batch] for start in range(0, len(seeds), batch)]
-    targets = {seed: options["outdir"] / SEED_NAME.format(seed) for seed in seeds}
-    draw_batches(options, batches, targets, choose_device(options["device"]))
+    device = choose_device(options["device"])
+    draw_batches(options, batches, lambda seed: options["outdir"] / SEED_NAME.format(seed), device)
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -166,7 +173,14 @@ def check_options(options: dict[str, Any]) -> None:
 @click.option(
     "--count", type=click.IntRange(1), metavar="N", help="Draw a whole set of N images; writes 000000.png, ..."
 )
-@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Seed of the set's first image.")
+@click.option(
+    "--first",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="SEED",
+    help="Seed of the set's first image.",
+)
 @truncation_option
 @class_option
 @click.option(
@@ -183,11 +197,31 @@ def check_options(options: dict[str, Any]) -> None:
     show_default=True,
     help="Move images of StyleGAN3 by x,y, in image sides.",
 )
-@click.option("--rotate", type=Number(), default=0.0, show_default=True, help="Turn images of StyleGAN3, in degrees.")
-@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images at a time.")
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="GPUs of this machine, for --count.")
+@click.option(
+    "--rotate",
+    type=Finite(),
+    default=0.0,
+    show_default=True,
+    metavar="DEGREES",
+    help="Turn images of StyleGAN3, counter-clockwise.",
+)
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Images at a time.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="GPUs of this machine, for --count.",
+)
 @device_option
-@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
+@click.option(
+    "--outdir",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="Folder to write to.",
+)
 def main(**options: Any) -> None:
     r"""Draw images with a trained generator.
 
@@ -210,6 +244,7 @@ def main(**options: Any) -> None:
     To resume, run the same command again. With --count, images that are there are not drawn again.
     """
     check_options(options)
+    options["outdir"] = named(options["outdir"])
     if options["seeds"] is not None:
         draw_seeds(options)
         return

@@ -36,9 +36,11 @@ def label_of(G: Any, chosen: int | None) -> Tensor | None:
     """Return the one-hot label (c_dim,) of the class `chosen`, None for a network without labels.
 
     Raises:
-        StyleganError: the network has labels and none was chosen, or there are fewer classes.
+        StyleganError: the network has labels and none was chosen, there are fewer classes, or it has no labels.
     """
     if not G.c_dim:
+        if chosen is not None:
+            raise StyleganError(f"--class {chosen}: this network was trained without labels; leave --class out")
         return None
     if chosen is None:
         raise StyleganError("Must specify class label with --class when using a conditional network")

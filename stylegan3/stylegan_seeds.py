@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
-from stylegan_options import Number
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 LARGEST_SEED = 2**32 - 1
 """What NumPy's RandomState takes."""
+MOST_SEEDS = 1_000_000
 
 
 class Seeds(click.ParamType):
-    """Numbers and ranges of them, such as 0,1,4-6."""
+    """At most `MOST_SEEDS` numbers and ranges of them, such as 0,1,4-6."""
 
     name = "seeds"
 
@@ -30,10 +29,24 @@ class Seeds(click.ParamType):
             match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
             if not match or int(match[2] or match[1]) > LARGEST_SEED:
                 self.fail(f"{part!r} is no seed from 0 to {LARGEST_SEED}, or range such as 4-6.", param, ctx)
-            seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-        if not seeds:
-            self.fail(f"{value!r} has no seeds.", param, ctx)
+            own = range(int(match[1]), int(match[2] or match[1]) + 1)
+            if not own:
+                self.fail(f"{part!r} goes down; write the smaller seed first.", param, ctx)
+            if len(seeds) + len(own) > MOST_SEEDS:
+                self.fail(f"{value!r} has more than {MOST_SEEDS:,} seeds.", param, ctx)
+            seeds += own
         return seeds
+
+
+class Finite(click.types.FloatParamType):
+    """A number that is neither infinite nor nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class Offset(click.ParamType):
@@ -78,10 +91,11 @@ network_option: Decorator = click.option(
 )
 truncation_option: Decorator = click.option(
     "--trunc",
-    type=Number(),
+    type=Finite(),
     default=1.0,
     show_default=True,
-    help="Truncation psi: below 1 less varied and more typical.",
+    metavar="PSI",
+    help="Truncation, mostly 0 to 1: 1 is none, less is less varied and more typical, 0 is one image.",
 )
 class_option: Decorator = click.option(
     "--class", "class", type=click.IntRange(0), metavar="K", help="Class of a network with labels."

@@ -1,5 +1,6 @@
 """Images and videos of a generator, drawn as their users draw them."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from tiny_snapshot import save_snapshot_of
 import gen_video
 from gen_images import main
 from stylegan_equivariance import input_transform
+from stylegan_files import sole_writer, whole_file
 from stylegan_official import load_networks
 from stylegan_seeds import Seeds
 
@@ -152,8 +154,6 @@ def test_one_folder_has_images_of_one_network_and_one_set_of_options(draw, whole
 
 
 def test_two_runs_do_not_write_to_one_folder(draw, tmp_path):
-    from stylegan_files import sole_writer
-
     with sole_writer(tmp_path / "images"):
         result = draw(tmp_path / "images", "--count", 3)
     assert result.exit_code == 1
@@ -188,7 +188,8 @@ def test_two_processes_draw_what_one_draws(draw, whole, tmp_path):
     assert files_of(tmp_path / "images") == whole
 
 
-def test_networks_with_labels_need_a_class(draw, tmp_path):
+def test_networks_with_labels_need_a_class_and_others_take_none(draw, tmp_path):
+    assert "trained without labels" in draw(tmp_path / "out", "--seeds", "1", "--class", 0).output
     network = save_snapshot_of(tmp_path / "labels.safetensors", c_dim=3)
     result = draw(tmp_path / "out", "--seeds", "1", network=network)
     assert result.exit_code == 1
@@ -223,6 +224,8 @@ def test_images_of_stylegan2_cannot(draw, tmp_path):
         ((), "Give --seeds"),
         (("--seeds", "1", "--count", "2"), "Give --seeds"),
         (("--seeds", "1,x"), "'x' is no seed"),
+        (("--seeds", "5-2"), "'5-2' goes down"),
+        (("--seeds", "0-4294967295"), "more than 1,000,000 seeds"),
         (("--seeds", "4294967296"), "is no seed from 0 to 4294967295"),
         (("--seeds", "1", "--gpus", "2"), "are for --count"),
         (("--count", "2", "--first", "4294967295"), "beyond the largest seed"),
@@ -235,6 +238,28 @@ def test_wrong_usage_is_told(draw, tmp_path, words, told):
     assert result.exit_code == 2
     assert told in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_that_is_named_often_is_drawn_once(draw, tmp_path):
+    assert draw(tmp_path / "out", "--seeds", ",".join(["1"] * 40), "--batch", 40).exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["seed0001.png"]
+
+
+def test_the_current_folder_takes_a_set(draw, whole, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path / "images")
+    assert draw(".", "--count", 2, "--batch", 8).exit_code == 0
+    assert files_of(tmp_path / "images") == dict(list(whole.items())[:2])
+    assert (tmp_path / "images.run.json").exists()
+
+
+def test_a_disk_that_refuses_is_told_with_the_file(tmp_path):
+    path = tmp_path / "image.png"
+    with pytest.raises(OSError, match="No space left") as told, whole_file(path) as part:
+        part.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert told.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_seeds_are_numbers_and_ranges():
