@@ -111,11 +111,16 @@ def write_video(path: Path, pictures: Iterator["np.ndarray[Any, Any]"], count: i
     help="Keyframes of each image of the grid.",
 )
 @click.option(
-    "--w-frames", type=click.IntRange(1), default=120, show_default=True, help="Frames from keyframe to keyframe."
+    "--w-frames",
+    type=click.IntRange(1),
+    default=120,
+    show_default=True,
+    metavar="N",
+    help="Frames from keyframe to keyframe.",
 )
 @truncation_option
 @class_option
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images at a time.")
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images at a time.")
 @device_option
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE.mp4", help="The video."
@@ -144,8 +149,8 @@ def main(**options: Any) -> None:
     loaded: Any = load_networks(options["network"]).G_ema
     width, height = options["grid"]
     keyframes = options["num_keyframes"] or len(options["seeds"]) // (width * height)
+    G = loaded.to(device)
     with torch.inference_mode(), exact_float32():
-        G = loaded.to(device)
         write_video(options["output"], frames(options, G, device), keyframes * options["w_frames"])
     click.echo(f"Wrote {options['output']}")
 

@@ -115,13 +115,15 @@ def test_other_resolutions_hold_together(kind, resolution):
 # ---------------------------------------------------------------------------------------------- numbers
 
 
-@pytest.mark.parametrize(("kind", "clamp"), [("stylegan3-t", 256), ("stylegan3-t", 0.8), ("stylegan3-r", 0.8)])
-def test_images_are_those_of_the_plain_formulation(kind, clamp):
-    G = tiny(kind, conv_clamp=clamp, channel_max=2).double()
+@pytest.mark.parametrize(
+    ("kind", "clamp", "side"), [("stylegan3-t", 256, 32), ("stylegan3-t", 0.8, 16), ("stylegan3-r", 0.8, 16)]
+)
+def test_images_are_those_of_the_plain_formulation(kind, clamp, side):
+    G = tiny(kind, conv_clamp=clamp, channel_max=2, resolution=side).double()
     G.synthesis.input.transform.copy_(equivariance.input_transform(0.1, -0.2, 0.4))
     ws = torch.randn(2, G.num_ws, 8).double()
     factor = 1 + (kind == "stylegan3-r")
-    wanted = plain.synthesised(G.state_dict(), ws, schedule(32, 3, 128 * factor, 2 * factor), clamp)
+    wanted = plain.synthesised(G.state_dict(), ws, schedule(side, 3, 128 * factor, 2 * factor), clamp)
     torch.testing.assert_close(G.synthesis(ws), wanted, rtol=0, atol=1e-6)
 
 
@@ -149,8 +151,8 @@ def test_gradients_of_the_input_are_those_of_finite_differences():
 
 
 def test_averages_follow_only_when_asked_and_bring_features_to_unit_size():
-    G = tiny("stylegan3-t", magnitude_ema_beta=0.5)
-    z = torch.randn(4, 8)
+    G = tiny("stylegan3-t", magnitude_ema_beta=0.5, channel_max=2, resolution=16)
+    z = torch.randn(2, 8)
     before = [layer.magnitude_ema.clone() for layer in layers(G)]
     G(z)
     assert [layer.magnitude_ema for layer in layers(G)] == before
@@ -180,6 +182,15 @@ def test_filters_that_are_loaded_are_used():
     other.load_state_dict(G.state_dict())
     assert torch.equal(other(z), G(z))
     assert torch.equal(copy.deepcopy(other)(z), G(z))
+
+
+def test_networks_that_were_made_in_inference_mode_draw():
+    G = tiny("stylegan3-r", resolution=16, channel_max=2)
+    ws = torch.randn(1, G.num_ws, 8).double()
+    with torch.inference_mode():
+        moved = copy.deepcopy(G).double()  # its filters are new tensors, as on the way to a GPU
+        assert moved.synthesis.L0_36_4.up_filter.is_inference()
+        torch.testing.assert_close(moved.synthesis(ws).float(), G.synthesis(ws.float()), rtol=0, atol=1e-5)
 
 
 def test_a_layer_keeps_its_input_and_what_comes_out_of_its_convolution():
