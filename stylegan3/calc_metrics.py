@@ -4,6 +4,7 @@ What each metric is, and what a result may be called, tells stylegan_metrics.py.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def measure(options: dict[str, Any]) -> None:
 
 def report(network: Path, name: str, results: dict[str, float], seconds: float) -> None:
     """Print the line of a metric, and append it to metric-<its result>.jsonl beside the snapshot."""
+    from stylegan_stats import told_time
+
     line = {
         "results": results,
         "metric": name,
@@ -81,13 +84,6 @@ def report(network: Path, name: str, results: dict[str, float], seconds: float) 
     first = next(iter(results))
     stem = next((first.removesuffix(ending) for ending in ENDINGS if first.endswith(ending)), first)
     append_line(network.with_name(f"metric-{stem}.jsonl"), line)
-
-
-def told_time(seconds: float) -> str:
-    """Return a duration in words."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}h {minutes:02d}m {whole % 60:02d}s" if hours else f"{minutes}m {whole % 60:02d}s"
 
 
 @click.command(cls=Script)
@@ -110,11 +106,11 @@ def told_time(seconds: float) -> str:
     help="Whether real images also count mirrored; the _full metrics never do this.",
 )
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Generated images; the results' names tell it.")
-@click.option("--batch", type=click.IntRange(1), show_default="64, on a CPU 8", help="Images at a time.")
+@click.option("--batch", type=click.IntRange(1), show_default="64, on a CPU 8", metavar="N", help="Images at a time.")
 @click.option("--fd-encoder", type=click.Path(path_type=Path), metavar="FILE", help="best.pt of segmentation_train.py.")
 @click.option("--inception", type=click.Path(path_type=Path), metavar="FILE", help="Weights of the Inception of 2015.")
 @click.option("--vgg", type=click.Path(path_type=Path), metavar="FILE", help="Weights of torchvision's VGG16.")
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="GPUs of this machine.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="GPUs of this machine.")
 @click.option("--verbose", type=bool, default=True, show_default=True, metavar="BOOL", help="Show progress.")
 @device_option
 def main(**options: Any) -> None:
@@ -143,7 +139,12 @@ def main(**options: Any) -> None:
     from stylegan_snapshot import check_is_file
 
     options["metrics"] = check_metric_names([name.strip() for name in options["metrics"].split(",") if name.strip()])
+    if not options["metrics"]:
+        raise click.UsageError("--metrics names none; see --help for what there is.")
     check_is_file(options["network"])
+    folder = options["network"].absolute().parent
+    if not os.access(folder, os.W_OK):
+        raise StyleganError(f"{folder} cannot be written, where results go; copy {options['network'].name} elsewhere")
     started = place_in_environment().world_size
     run_in_processes(measure, (options,), started if started > 1 else options["gpus"])
 

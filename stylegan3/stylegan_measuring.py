@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -177,8 +178,7 @@ class Job:
             return before
         found = make()
         if is_first():
-            with whole_file(path) as part:
-                save_file(found, part)
+            write_kept(path, found)
         return found
 
     def key(self, detector: Detector, indices: np.ndarray) -> str:
@@ -189,11 +189,20 @@ class Job:
 
 
 def read_kept(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors in `path`, None if it is absent or torn."""
+    """Return the tensors in `path`, None if it is absent, torn or not to be read."""
     try:
         return load_file(path)
-    except (SafetensorError, FileNotFoundError):
+    except (SafetensorError, OSError):
         return None
+
+
+def write_kept(path: Path, found: dict[str, Tensor]) -> None:
+    """Write the tensors to `path`; where the disk refuses, say so and go on, as they can be made again."""
+    try:
+        with whole_file(path) as part:
+            save_file(found, part)
+    except (SafetensorError, OSError) as error:
+        click.echo(f"WARNING: {path} is not written ({error}); it will be computed again", err=True)
 
 
 def read_ahead(read: Callable[[int], T], places: Iterable[int]) -> Iterator[T]:
@@ -228,6 +237,26 @@ def agreed(make: Callable[[], T]) -> T:
         raise failed or MetricUnavailable("a file of weights is missing on another machine; put it there as well")
     assert found is not None
     return found
+
+
+def by_first(make: Callable[[], T]) -> T:
+    """Return to every process what `make` returns in the first, the only one that calls it.
+
+    Raises:
+        ValueError: it raised this there, or numbers were too large to decompose; it is raised in every process, as none
+            may go on to what the others do not do.
+    """
+
+    def tried() -> tuple[T | None, str | None]:
+        try:
+            return make(), None
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            return None, str(error)
+
+    found, fault = from_first(tried)
+    if fault is not None:
+        raise ValueError(fault)
+    return found  # type: ignore[return-value]
 
 
 @contextmanager

@@ -29,11 +29,11 @@ from torch.nn.functional import avg_pool2d
 import stylegan_distances as distances
 import stylegan_equivariance as equivariance
 from stylegan_dataset import ImageDataset
-from stylegan_distributed import add_up, from_first
+from stylegan_distributed import add_up
 from stylegan_errors import StyleganError
 from stylegan_features import MetricUnavailable, perceptual_distance
 from stylegan_generate import exact_float32
-from stylegan_measuring import SEED, Job, agreed, coloured, seeded
+from stylegan_measuring import SEED, Job, agreed, by_first, coloured, seeded
 
 SAMPLES = 50_000
 PER_REAL = 4
@@ -48,9 +48,7 @@ def frechet(job: Job, detector_name: str = "inception") -> dict[str, float]:
     """Return the Fréchet distance between generated and real images."""
     detector = job.detector(detector_name)
     reals, fakes = job.real_sums(detector), job.sums(detector, job.fakes())
-    distance = from_first(
-        lambda: distances.frechet_distance(*reals.mean_and_covariance(), *fakes.mean_and_covariance())
-    )
+    distance = by_first(lambda: distances.frechet_distance(*reals.mean_and_covariance(), *fakes.mean_and_covariance()))
     return {"": distance}
 
 
@@ -68,7 +66,7 @@ def kernel(job: Job) -> dict[str, float]:
     reals = job.real_features(detector, indices[needed.numpy()])
     fakes = job.features(detector, job.fakes(), job.samples)
     of_fakes, of_reals = (fakes[draw] for draw in drawn_fakes), (reals[draw] for draw in places)
-    return {"": from_first(lambda: distances.kernel_distance(of_fakes, of_reals))}
+    return {"": by_first(lambda: distances.kernel_distance(of_fakes, of_reals))}
 
 
 def precision_recall(job: Job) -> dict[str, float]:
@@ -76,7 +74,7 @@ def precision_recall(job: Job) -> dict[str, float]:
     detector = job.detector("vgg")
     reals = job.real_features(detector, job.real_indices())
     fakes = job.features(detector, job.fakes(), job.samples)
-    precision, recall = from_first(lambda: distances.precision_and_recall(reals.to(job.device), fakes.to(job.device)))
+    precision, recall = by_first(lambda: distances.precision_and_recall(reals.to(job.device), fakes.to(job.device)))
     return {"_precision": precision, "_recall": recall}
 
 
@@ -88,7 +86,7 @@ def score(job: Job) -> dict[str, float]:
     features = job.features(detector, job.fakes(), job.samples)
     classes = detector.probabilities
     chances = torch.cat([classes(rows.to(job.device)).cpu() for rows in features.split(distances.ROWS_AT_ONCE)])
-    mean, deviation = from_first(lambda: distances.inception_score(chances))
+    mean, deviation = by_first(lambda: distances.inception_score(chances))
     return {"_mean": mean, "_std": deviation}
 
 
@@ -111,7 +109,7 @@ def path_length(job: Job) -> dict[str, float]:
             yield slice(start, start + count), distance(*pair)[:, None] / PATH_STEP**2
 
     found = job.rows(1, job.samples, lengths())
-    return {"": from_first(lambda: distances.trimmed_mean(found[:, 0].double()))}
+    return {"": by_first(lambda: distances.trimmed_mean(found[:, 0].double()))}
 
 
 def equivariance_of(job: Job, move: Callable[[Any, Tensor, int], tuple[float, float]]) -> dict[str, float]:
@@ -286,11 +284,11 @@ def compute_metric(
         with exact_float32():
             found = metric.compute(job)
     except ValueError as error:
-        raise MetricUnavailable(f"{name}: {error}") from None
+        raise MetricUnavailable(str(error)) from None
     except torch.OutOfMemoryError:
         if world_size > 1:
             raise
-        raise MetricUnavailable(f"{name}: the GPU's memory does not suffice for {batch} images at a time") from None
+        raise MetricUnavailable(f"the GPU's memory does not suffice for {batch} images at a time") from None
     if name == "fd_encoder":
         return {name: found[""], f"{name}_samples": float(samples)}
     return {f"{metric.named(samples, job.canonical)}{ending}": value for ending, value in found.items()}
