@@ -46,7 +46,8 @@ def networks_in(path: Path) -> set[str]:
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    show_default="--network with the suffix .safetensors",
+    metavar="FILE.safetensors",
+    show_default="--network with this suffix",
     help="The snapshot to write.",
 )
 @click.option("--network-info", is_flag=True, help="Print what is in a pickle or snapshot, and write nothing.")
@@ -75,9 +76,11 @@ def main(network: Path, output: Path | None, network_info: bool) -> None:
 
     if network.suffix == ".safetensors":
         raise StyleganError(f"{network} is a snapshot of train.py already; --network-info prints what is in it")
+    output = output or network.with_suffix(".safetensors")
+    if output.suffix != ".safetensors":  # by which the other scripts tell it from a pickle
+        raise click.UsageError("--output must end in .safetensors.")
     found = load_pickled_snapshot(network, NETWORKS)
     assert found.G is not None and found.D is not None and found.G_ema is not None
-    output = output or network.with_suffix(".safetensors")
     save_snapshot(output, found.G, found.D, found.G_ema, found.info)
     click.echo("\n".join(told_networks({"G": found.G, "D": found.D, "G_ema": found.G_ema})))
     click.echo(f"Wrote {output}")

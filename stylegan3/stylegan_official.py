@@ -104,6 +104,8 @@ def arguments_of(module: PickledModule, path: Path) -> dict[str, Any]:
     for name, value in flat.items():
         if name in FIXED and not same_value(value, FIXED[name]):
             raise StyleganError(f"{path}: a {module.class_name} with {name} = {value} cannot be built here")
+        if name in TAKEN and not isinstance(value, int | float | None):
+            raise StyleganError(f"{path}: {name} of a {module.class_name} is no number; give an official pickle")
         if name not in FIXED and name not in TAKEN and name not in IGNORED and name != "architecture":
             raise StyleganError(f"{path}: a {module.class_name} with the argument {name} is not known here")
     return flat
@@ -183,7 +185,7 @@ def told_beside_networks(found: dict[str, Any], path: Path) -> dict[str, Any]:
     told = found.get("training_set_kwargs")
     told = told if isinstance(told, dict) else {}
     dataset = {
-        "path": told.get("path"),
+        "path": str(told["path"]) if told.get("path") else None,
         "cond": bool(told.get("use_labels", False)),
         "mirror": bool(told.get("xflip", False)),
         "max_size": told.get("max_size"),

@@ -78,7 +78,10 @@ def _module(meta: Any) -> PickledModule:
 
 def _storage(content: bytes) -> Any:
     """Take the place of torch.storage._load_from_bytes, which unpickles without restriction."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except AssertionError as error:  # of its reader, on damage
+        raise pickle.UnpicklingError(str(error)) from None
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -177,7 +180,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             found = NetworkUnpickler(file, path).load()
-    except BROKEN as error:
+    except (*BROKEN, OverflowError, MemoryError) as error:
         raise StyleganError(f"{path} is torn or not a network pickle ({first_line(error)}); fetch it again") from None
     if not isinstance(found, dict) or not isinstance(found.get("G_ema"), PickledModule):
         raise StyleganError(f"{path} is a pickle, but not of networks: it has no G_ema; give the right file")

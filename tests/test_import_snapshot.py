@@ -251,9 +251,28 @@ def test_pickles_of_other_kinds_are_told_apart(run, tmp_path, reference):
         assert len(result.output.splitlines()) == 1
 
 
+def test_a_snapshot_is_written_under_the_name_by_which_it_is_known(run, tmp_path, reference):
+    write_pickle(tmp_path / "net.pkl", networks_of("stylegan2"), "stylegan2")
+    result = run(main, "--network", tmp_path / "net.pkl", "--output", tmp_path / "other.pkl")
+    assert result.exit_code == 2
+    assert "must end in .safetensors" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pkl"]
+
+
+def test_bytes_changed_within_a_storage_are_one_line(tmp_path, reference):
+    write_pickle(tmp_path / "net.pkl", {"G_ema": networks_of("stylegan2")["G_ema"]}, "stylegan2")
+    content = (tmp_path / "net.pkl").read_bytes()
+    key = content.rindex(b"cpu") - 12  # PyTorch's number of a storage stands before its place, and again at the end
+    assert content[key : key + 1].isdigit()
+    (tmp_path / "net.pkl").write_bytes(content[:key] + b"x" + content[key + 1 :])
+    with pytest.raises(StyleganError, match="torn or not a network pickle"):
+        read_pickle(tmp_path / "net.pkl")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ({"channel_base": "16384"}, "channel_base of a Generator is no number"),
         ({"resample_filter": [1, 2, 1]}, "resample_filter = "),
         ({"synthesis_kwargs": {"architecture": "orig"}}, "configuration that is not offered"),
         ({"attention": True}, "argument attention is not known"),
