@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from stylegan_preparing import Add, Recipe
     from stylegan_sources import Source
 
-NAMED = 5  # offenders that an error names
 PER_FOLDER = 1000  # images
+REMEDY = "mend or remove them; --transform=center-crop --resolution=256x256 makes sizes alike"
 
 
 class Resolution(click.ParamType):
@@ -68,7 +68,7 @@ def pack(source: "Source", add: "Add", recipe: "Recipe", most: int | None, threa
     """
     from tqdm import tqdm
 
-    from stylegan_images import channels_of, opened
+    from stylegan_images import channels_of, opened, refuse_faults
     from stylegan_labels import labels_by_name
     from stylegan_preparing import Maker, in_order, labels_json
     from stylegan_sources import LABELS
@@ -97,29 +97,30 @@ def pack(source: "Source", add: "Add", recipe: "Recipe", most: int | None, threa
         elif png is not None and not faults:
             add(name_of(len(told)), png)
             told.append((name_of(len(told)), labels.get(name)))
-    refuse_faults(faults, count)
+    refuse_faults(faults, count, REMEDY)
     if not told:
         raise StyleganError("no image is as large as --resolution; lower it, or use --transform=center-crop")
     add(LABELS, labels_json(told if labels else None))
     return len(told), count - len(told)
 
 
-def refuse_faults(faults: list[str], count: int) -> None:
-    """Raise `StyleganError` if there are `faults`, of `count` images."""
-    if faults:
-        more = f" ... and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        remedy = "mend or remove them; --transform=center-crop --resolution=256x256 makes sizes alike"
-        raise StyleganError(
-            f"{len(faults)} of {count} images cannot be used: {'; '.join(faults[:NAMED])}{more}; {remedy}"
-        )
-
-
 @click.command(cls=Script)
 @click.option(
     "--source", type=click.Path(path_type=Path), required=True, help="Folder, .zip, or .txt with an image path a line."
 )
-@click.option("--dest", type=click.Path(path_type=Path), required=True, help="New or empty folder, or new .zip.")
-@click.option("--max-images", type=click.IntRange(min=1), help="How many images are taken at most, the first by name.")
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER|ZIP",
+    help="New or empty folder, or new .zip.",
+)
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many images are taken at most, the first by name.",
+)
 @click.option(
     "--transform", type=click.Choice(["center-crop", "center-crop-wide"]), help="How to crop; without it, none is cut."
 )
@@ -138,6 +139,7 @@ def refuse_faults(faults: list[str], count: int) -> None:
     type=click.IntRange(min=1),
     default=lambda: min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
     show_default="cores, at most 16",
+    metavar="N",
     help="Threads.",
 )
 def main(

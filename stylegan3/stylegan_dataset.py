@@ -12,12 +12,11 @@ import torch
 
 from stylegan_cache import PixelCache, default_cache_bytes
 from stylegan_errors import StyleganError
-from stylegan_files import read_json, write_json
-from stylegan_images import channels_of, decoded, opened, refuse_unlike, size_fault, verify
+from stylegan_files import named, read_json, write_json
+from stylegan_images import channels_of, decoded, opened, refuse_faults, refuse_unlike, size_fault, verify
 from stylegan_labels import read_labels
 from stylegan_sources import LABELS, open_source
 
-NAMED = 5  # offenders that an error names
 CHECKED = 256  # images that one thread checks before it tells of its progress
 PIECE = 32  # images that one worker hands over at a time
 PREFETCH = 2  # pieces that each worker reads ahead
@@ -64,7 +63,7 @@ class ImageDataset:
         """
         self.path = Path(path)
         self.source = open_source(self.path)
-        self.name = self.path.resolve().name if self.path.is_dir() else self.path.stem
+        self.name = named(self.path).name if self.path.is_dir() else self.path.stem
         self.chosen = chosen_images(len(self.source), max_size, seed)
         self.symmetries = 8 if dihedral else 2 if mirror else 1
         first = int(self.chosen[0])
@@ -129,11 +128,7 @@ class ImageDataset:
         stamp = {"good": self.source.stamp(), "images": len(self.chosen), "channels": self.channels}
         if record and record.exists() and read_json(record) == stamp:
             return
-        faults = self.faults(max(1, workers), progress)
-        if faults:
-            more = f" ... and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-            count = f"{len(faults)} of {len(self.chosen)} images cannot be used"
-            raise StyleganError(f"{count}: {'; '.join(faults[:NAMED])}{more}; {remedy(self.resolution)}")
+        refuse_faults(self.faults(max(1, workers), progress), len(self.chosen), remedy(self.resolution))
         if record:
             write_json(record, stamp)
 

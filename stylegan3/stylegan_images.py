@@ -15,6 +15,8 @@ from PIL import Image
 
 from stylegan_errors import StyleganError
 
+NAMED = 5  # offenders that an error names
+
 GREY = {"1", "L", "LA"}
 COLOR = {"RGB", "RGBA", "P", "PA"}
 ALPHA = {"LA", "RGBA", "PA"}
@@ -91,6 +93,14 @@ def size_fault(size: tuple[int, int]) -> str | None:
     if width & (width - 1):
         return f"is {width} x {height} pixels, not a power of two"
     return None
+
+
+def refuse_faults(faults: list[str], count: int, remedy: str) -> None:
+    """Raise `StyleganError` naming the first of the `faults`, if there are any, of `count` images."""
+    if faults:
+        more = f" ... and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        told = "; ".join(faults[:NAMED])
+        raise StyleganError(f"{len(faults)} of {count} images cannot be used: {told}{more}; {remedy}")
 
 
 def decoded(content: bytes, resolution: int, channels: int, where: str) -> np.ndarray:

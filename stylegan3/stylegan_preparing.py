@@ -15,7 +15,7 @@ from typing import TypeVar
 from PIL import Image
 
 from stylegan_errors import StyleganError
-from stylegan_files import sole_writer
+from stylegan_files import PART, sole_writer
 from stylegan_images import channels_of, pixels_of, size_fault
 
 T = TypeVar("T")
@@ -23,7 +23,6 @@ R = TypeVar("R")
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 AHEAD = 4  # images that each thread may be ahead of the writer
-PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,9 @@ def new_set(dest: Path) -> Iterator[Add]:
 
 
 def refuse_existing(dest: Path) -> None:
-    """Raise `StyleganError` if `dest` is there and not an empty folder."""
+    """Raise `StyleganError` if `dest` is there and not an empty folder, or is the current one."""
+    if dest.resolve() == Path.cwd():
+        raise StyleganError(f"--dest: {dest} is the current folder; name another")
     if dest.suffix.lower() == ".zip" and dest.exists():
         raise StyleganError(f"--dest: {dest} is there already; delete it, or name another")
     if dest.exists() and not (dest.is_dir() and not any(dest.iterdir())):

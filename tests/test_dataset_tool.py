@@ -196,6 +196,14 @@ def test_an_empty_folder_is_taken_as_dest(photos, tmp_path):
     assert len(ImageDataset(tmp_path / "out")) == 3
 
 
+def test_the_current_folder_is_not_replaced(photos, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    result = run("--source", photos, "--dest", ".", *SQUARE)
+    assert result.exit_code == 1
+    assert "is the current folder" in result.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 def test_a_killed_run_is_made_again_whole(tmp_path, name):

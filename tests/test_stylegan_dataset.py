@@ -89,6 +89,8 @@ def test_the_name_is_that_of_the_folder(images, tmp_path, monkeypatch):
     dotted = images.rename(tmp_path / "v1.0")
     assert ImageDataset(f"{dotted}/").name == "v1.0"
     assert ImageDataset(".").name == "v1.0"
+    (tmp_path / "link").symlink_to(dotted)
+    assert ImageDataset(tmp_path / "link").name == "link"
 
 
 def test_mirror_doubles_and_dihedral_gives_the_eight_symmetries(images):
