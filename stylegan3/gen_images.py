@@ -239,7 +239,7 @@ def main(**options: Any) -> None:
     network and of one set of options; --first and a larger --count add to it.
 
     The image of a seed does not depend on what else is drawn. On a CPU this holds to the last bit; on a GPU, another
-    --batch can change a pixel by one grey level.
+    --batch rounds sums differently, which can move pixels by a grey level or so.
 
     To resume, run the same command again. With --count, images that are there are not drawn again.
     """

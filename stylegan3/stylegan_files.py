@@ -16,25 +16,32 @@ LOCK = ".lock"
 
 
 @contextmanager
-def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield `<path>.part` to write to, and rename it onto `path` when the body ends well.
-
-    A process killed at any instruction leaves the old `path` or none, never half a file. With `durable` the bytes are
-    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand. An
-    `OSError` of the body, such as of a full disk, tells of `path` if it tells of no file.
-    """
-    part = path.with_name(path.name + PART)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def told_of(path: Path) -> Iterator[None]:
+    """Have an `OSError` of the body name `path` if it names no file, as that of a full disk does not."""
     try:
-        yield part
-        if durable:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        part.replace(path)
+        yield
     except OSError as error:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield `<path>.part` to write to, and rename it onto `path` when the body ends well.
+
+    A process killed at any instruction leaves the old `path` or none, never half a file. With `durable` the bytes are
+    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand.
+    """
+    part = path.with_name(path.name + PART)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with told_of(path):
+            yield part
+            if durable:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

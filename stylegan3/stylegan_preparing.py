@@ -15,7 +15,7 @@ from typing import TypeVar
 from PIL import Image
 
 from stylegan_errors import StyleganError
-from stylegan_files import PART, sole_writer
+from stylegan_files import PART, sole_writer, told_of
 from stylegan_images import channels_of, pixels_of, size_fault
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ def new_set(dest: Path) -> Iterator[Add]:
         whole = part / dest.name
         shutil.rmtree(whole, ignore_errors=True)
         try:
-            with zip_of(whole) if dest.suffix.lower() == ".zip" else folder_of(whole) as add:
+            with told_of(dest), zip_of(whole) if dest.suffix.lower() == ".zip" else folder_of(whole) as add:
                 yield add
             whole.replace(dest)
         finally:
