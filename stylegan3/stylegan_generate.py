@@ -2,8 +2,8 @@
 
 The same seed gives the same image whatever else is drawn with it. Sums of floats depend on how many images go through a
 convolution at once, so that many is fixed: on a CPU `CPU_CHUNK`, however large the batch; on a GPU the whole batch, and
-the last one is filled up. On a GPU, another batch size rounds
-sums differently, which can move pixels by a grey level or so.
+the last one is filled up. On a GPU, another batch size rounds sums differently, which can move pixels by about a
+grey level.
 """
 
 import math
