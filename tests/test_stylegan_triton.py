@@ -80,6 +80,7 @@ def check_resampling(device):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.slow
 def test_kernels_in_the_interpreter():
     paths = os.pathsep.join(str(path) for path in (ROOT / "stylegan3", ROOT / "tests"))
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
