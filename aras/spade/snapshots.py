@@ -103,10 +103,11 @@ class Snapshots:
         options, lines = self.options, read_lines(self.options.folder.metrics)
         draw_curves(options.folder.curves, lines, self.quality.reference.marks if self.quality else None)
         over = state.step >= self.found.steps(options.epochs)
+        best = next((line for line in lines if line["step"] == state.best_step), None)  # a user may have deleted them
         result = {
             **{"steps": state.step, "images": state.step * options.batch_size, "seconds": round(state.seconds, 3)},
             **{"epochs": int(self.found.epoch(state.step)), "minutes": None if over else options.minutes},
-            **{"best_step": state.best_step, "best": next(line for line in lines if line["step"] == state.best_step)},
+            **{"best_step": state.best_step, "best": best},
         }
         write_json(options.folder.result, result)
         self.log({"epoch": self.found.epoch(state.step), "curves": options.folder.curves})
@@ -184,8 +185,10 @@ def begin_folder(options: Options, state: State, device: "torch.device", tell: T
     begin_run(folder.record, asdict(options), PACKAGES, told_device(device), FREE_OPTIONS)
     remove_parts(options.outdir)
     folder.result.unlink(missing_ok=True)
-    keep_epochs(folder.metrics, state.step, "step")
-    clear_pictures(folder.samples, state.step * options.batch_size / 1000)
+    # By the snapshot and not the step: a kill may have come when a snapshot was told of and last.pt, of the same step,
+    # not yet written, and then it is taken again.
+    keep_epochs(folder.metrics, state.snapshot_step, "step")
+    clear_pictures(folder.samples, state.snapshot_step * options.batch_size / 1000)
     if state.best_step:
         folder.mend_best(state.step, state.best_step, state.judged.state_dict())
     tell(f"Writes {options.outdir}/{{last.pt,best.pt,{folder.published.name},metrics.jsonl,samples/,run.json}}")
