@@ -30,7 +30,7 @@ from aras.command import (
 from aras.distributed import from_first, is_first, process_group
 from aras.errors import UserError
 from aras.feature_spaces import FEATURES
-from aras.files import sole_writer
+from aras.files import read_json, sole_writer
 from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED
 from aras.ranks import device_of, rank_of_process
@@ -66,6 +66,17 @@ def tell(message: str) -> None:
         click.echo(message)
 
 
+def default_judge(record: Path) -> Path | None:
+    """Return the judge of a training that is not given one: the pipeline's if it is there, and there was when it began.
+
+    `record` is the training's run.json. A segmenter that was trained since is not taken, so that the training goes on.
+    """
+    told = read_json(record) if record.is_file() else None
+    options = told.get("options") if isinstance(told, dict) else None
+    began_without = isinstance(options, dict) and options.get("judge") is None
+    return JUDGE if JUDGE.is_file() and not began_without else None
+
+
 def load_recipe(options: dict[str, Any], device: "torch.device") -> "tuple[Recipe, Options]":
     """Return the recipe, and the options of a training with what `options` left to it; say what it goes without."""
     from aras.spade.perceptual import load_perceptual
@@ -84,7 +95,7 @@ def load_recipe(options: dict[str, Any], device: "torch.device") -> "tuple[Recip
         "lr_generator": recipe.generator_lr,
         "lr_discriminator": recipe.discriminator_lr,
         "ema_kimg": EMA_KIMG if recipe.averages else 0.0,
-        "judge": JUDGE if JUDGE.is_file() else None,
+        "judge": default_judge(options["outdir"] / "run.json"),
     }
     chosen |= {name: default for name, default in left.items() if chosen[name] is None}
     chosen |= {} if perceptual else {"vgg": "none"}

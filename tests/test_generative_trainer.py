@@ -137,6 +137,8 @@ def test_without_anything_to_measure_by_the_newest_weights_are_the_best(tmp_path
     best, last = tensors_of(tmp_path / "spade" / "best.pt"), tensors_of(tmp_path / "spade" / "last.pt")
     assert same(dict(best), dict(last["average"]["model"]))
     assert not same(dict(best), dict(last["generator"]))
+    make_judge(tmp_path / "segmentation", tmp_path / "ARAS400k")  # trained since, as the pipeline goes on
+    assert "Finished already" in run(*tiny, "--epochs", 1).output
     shutil.rmtree(tmp_path / "ARAS400k" / "val")
     result = run(*tiny, "--epochs", 1, "--outdir", "other")
     assert "There is no ARAS400k/val: goes without quality" in result.output
@@ -190,6 +192,23 @@ def test_it_goes_on_from_within_a_snapshot(unbroken, data, tmp_path, monkeypatch
     result = more(data, tmp_path / "spade")
     assert "2 steps done before" in result.output
     assert_same_run(tmp_path / "spade", unbroken)
+
+
+def test_a_snapshot_that_last_has_not_heard_of_is_taken_again(copied, data):
+    """A checkpoint of the same step lies beneath it when the kill comes after its line of metrics."""
+    import torch
+
+    saved = tensors_of(copied / "last.pt")
+    saved["numbers"] |= {"snapshot_step": 3, "best_step": 3}
+    torch.save(saved, copied / "last.pt")
+    assert more(data, copied).exit_code == 0
+    assert [line["step"] for line in metrics_of(copied)] == [3, 5]
+
+
+def test_metrics_that_were_deleted_are_gone_and_no_harm_is_done(copied, data):
+    (copied / "metrics.jsonl").unlink()
+    assert more(data, copied).exit_code == 0
+    assert json.loads((copied / "result.json").read_text())["best"] is None
 
 
 @SLOW
