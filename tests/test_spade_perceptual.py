@@ -83,6 +83,12 @@ def test_the_cache_of_downloads_is_used_and_without_it_and_a_way_out_there_is_no
 
     from aras.spade import perceptual
 
+    file = tmp_path / "vgg19-dcbb9e9d.pth"
+    file.touch()
+    monkeypatch.setenv("TORCH_HOME", str(file))  # a cache that cannot be written
+    monkeypatch.setattr(perceptual, "URL", file.as_uri())  # it can be reached
+    assert perceptual.load_perceptual("auto") is None
+    monkeypatch.undo()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(perceptual, "URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")  # nobody listens
     assert perceptual.load_perceptual("auto") is None

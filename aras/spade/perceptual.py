@@ -100,9 +100,9 @@ def _cached() -> Path | None:
     """Return the file of VGG19 in torch's cache, downloaded where it can be reached, None where it cannot."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
     if not path.is_file() and reachable(URL):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(URL, str(path), hash_prefix="dcbb9e9d", progress=False)
-        except (OSError, RuntimeError):  # no way there after all, or a download that was cut off
+        except (OSError, RuntimeError):  # no way there after all, no room, or a download that was cut off
             return None
     return path if path.is_file() else None
