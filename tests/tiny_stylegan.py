@@ -70,8 +70,15 @@ def same(one, other):
 
 
 def timeless(folder, name="stats.jsonl"):
-    """Return the lines of a file without what depends on the clock or the machine."""
-    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    """Return the lines of a file without what depends on the clock or the machine.
+
+    Numbers to 12 digits: sums that ranks shared before a kill are added up in another order than unbroken ones.
+    """
+
+    def number(text):
+        return float(f"{float(text):.12g}")
+
+    lines = [json.loads(line, parse_float=number) for line in (folder / name).read_text().splitlines()]
     return [
         {key: value for key, value in line.items() if not key.startswith(("Timing", "Resources", "timestamp"))}
         for line in lines
