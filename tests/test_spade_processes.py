@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_dataset import make_dataset
 from tiny_gan import assert_same_run, command, make_judge, metrics_of, run, train
 from tiny_training import ROOT
@@ -63,9 +65,12 @@ def test_two_processes_go_on_from_where_two_were_stopped_and_draw_what_one_draws
     script = ROOT / "generative_trainer_unet_spade_gan.py"
     told = map(str, (*torchrun, script, *words, "--output", tmp_path / "both"))
     subprocess.run(list(told), check=True, capture_output=True, timeout=600)
-    drawn = [{path.name: path.read_bytes() for path in (tmp_path / who).glob("*.png")} for who in ("one", "both")]
-    assert len(drawn[0]) == 27
-    assert drawn[0] == drawn[1]
+    names = sorted(path.name for path in (tmp_path / "one").glob("*.png"))
+    assert len(names) == 27
+    assert names == sorted(path.name for path in (tmp_path / "both").glob("*.png"))
+    for name in names:  # torchrun gives each process one thread, and convolutions add up in another order
+        one, both = (np.asarray(Image.open(tmp_path / who / name)).astype(int) for who in ("one", "both"))
+        assert np.abs(one - both).max() <= 1, name
 
 
 def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(data, tmp_path):
