@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Have this process keep memory that it frees; return whether it could be arranged.
 
     glibc returns every large block to the system at once, and asks for it again for the next tensor: zeroing its
-    pages then takes longer than what is computed in them. Kept, a training step on a CPU is quicker by a quarter to
-    a half (docs/decisions/0011), and the process holds on to the most that it ever needed. Linux with glibc alone.
+    pages can take longer than what is computed in them. Kept, a training step on a CPU was up to a sixth shorter at
+    256 px and no shorter at 64 px; the process holds on to the most that it ever needed. Linux with glibc alone.
     """
     if not sys.platform.startswith("linux"):
         return False
