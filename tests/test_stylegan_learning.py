@@ -15,8 +15,8 @@ from runs import sample_region
 from stylegan_distances import FeatureSums, frechet_distance
 from stylegan_snapshot import load_snapshot
 
-FACTOR = 4
-"""By which the distance falls at least, in about 80 s of one core."""
+FACTOR = 50
+"""By which the distance falls at least. It fell from 12.3 to 0.026, 468 times, in two minutes of one core."""
 
 
 def invoked(main, *words):
