@@ -1,0 +1,1 @@
+"""The report: what all stages left, gathered into one page."""
