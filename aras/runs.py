@@ -12,7 +12,7 @@ from typing import Any
 from aras.errors import UserError
 from aras.files import read_json, write_json
 
-FREE = frozenset({"workers", "device", "output", "outdir", "wandb_project"})
+FREE = frozenset({"workers", "engine", "scheduler", "address", "device", "output", "outdir", "wandb_project"})
 """Options that cannot change the result, and so may change between a run and its continuation."""
 
 

@@ -26,6 +26,8 @@ SLOW_IMPORTS = {
     "numba",
     "openai",
     "ollama",
+    "distributed",
+    "ray",
 }
 
 
@@ -88,7 +90,8 @@ def test_every_package_that_the_code_imports_is_pinned():
 
     distribution = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "umap": "umap-learn"}
     distribution |= {"segmentation_models_pytorch": "segmentation-models-pytorch"}
-    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(), re.M))
+    lists = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-cluster.txt")]
+    pinned = set(re.findall(r"^([\w-]+)==", "\n".join(lists), re.M))
     local = {path.stem for folder in (ROOT, STYLEGAN) for path in folder.glob("*.py")}
     local |= {"aras", "runs", "benchmarks", "fake_world"}
     local.add("triton")  # comes with torch where there is one, and is done without elsewhere
