@@ -54,6 +54,7 @@ def process_group() -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+    import torch.distributed.nn  # first imported later, it would keep the group, whose threads can abort its end
 
     store, _, _ = next(iter(dist.rendezvous("env://")))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +15,17 @@ WORLD = 2
 SHARES = (slice(0, 3), slice(3, 5))  # of a batch of five
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def in_processes(work, folder):
     """Run `work(rank, folder)` in `WORLD` processes that torchrun could have started; return what each saved."""
     import torch
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_begin, (work, folder, port), nprocs=WORLD)
+    torch.multiprocessing.spawn(_begin, (work, folder, free_port()), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
@@ -149,3 +153,33 @@ def test_a_process_alone_needs_no_other():
         net = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
         assert type(synchronised(net, torch.device("cpu"))[0]) is torch.nn.BatchNorm2d
         assert not torch.distributed.is_initialized()
+
+
+def _threads_afterwards(rank, folder, port, module):
+    """Save how many of gloo's threads live on after a group in which what compiles was first imported."""
+    import gc
+    import importlib
+    import sys
+
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stylegan3"))
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    with importlib.import_module(module).process_group():
+        importlib.import_module("torch._dynamo")
+    gc.collect()
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert names
+    torch.save(torch.tensor(sum("gloo" in name for name in names)), folder / f"{rank}.pt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("module", ["aras.distributed", "stylegan_distributed"])
+def test_a_group_leaves_no_thread_behind(module, tmp_path):
+    """One that is left can end the process by an abort, when the interpreter is gone and it asks for it."""
+    import torch
+
+    torch.multiprocessing.spawn(_threads_afterwards, (tmp_path, free_port(), module), nprocs=WORLD)
+    for rank in range(WORLD):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == 0
