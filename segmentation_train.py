@@ -37,7 +37,7 @@ from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED
 from aras.ranks import device_of, rank_of_process
 from aras.runs import FREE, begin_run
-from aras.segmentation.data import Loaders, Options, make_loaders
+from aras.segmentation.data import Loaders, Options, digest_of_lists, lists_of, make_loaders
 from aras.segmentation.evaluation import evaluate
 from aras.segmentation.learning import check_finite, is_over, told_epoch, train_steps
 from aras.segmentation.losses import LOSSES, loss_named
@@ -62,10 +62,11 @@ from aras.training import (
 if TYPE_CHECKING:
     import torch
 
-FREE_OPTIONS = FREE | {"epochs", "checkpoint_minutes"}
+FREE_OPTIONS = FREE | {"epochs", "checkpoint_minutes", "only"}
 """`--epochs` may be raised to train on: nothing in the recipe depends on how many are to come.
 
-run.json keeps those of the first command; test_metrics.json and last.pt tell how many there were.
+run.json keeps those of the first command; test_metrics.json and last.pt tell how many there were. Of the lists of
+`--only`, it is their content that must stay.
 """
 
 SAMPLE_EVERY = 5  # epochs
@@ -230,6 +231,15 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
             mix_of(options["mix"], len(options["train"]))
         except ValueError as error:
             raise click.BadParameter(str(error), context, param_hint="'--mix'") from None
+    try:
+        lists = lists_of(options["only"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, param_hint="'--only'") from None
+    unused = [name for name in lists if name not in options["train"]]
+    if unused:
+        raise click.BadParameter(
+            f"{unused[0]} is not trained on; add --train {unused[0]}", context, param_hint="'--only'"
+        )
     if options["min_confidence"] and "synth" not in options["train"]:
         raise click.UsageError("--min-confidence is for labels that a model gave; add --train synth", context)
     if options["seeds"] and context.get_parameter_source("seed") == click.core.ParameterSource.COMMANDLINE:
@@ -246,6 +256,12 @@ def check_usage(context: click.Context, options: dict[str, Any]) -> None:
     show_default=True,
     callback=each_once,
     help="What to train on; repeat it to add synth/ or train/generated/ to the real images.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="SET=FILE",
+    help="Of a --train set, the images that FILE names, one a line, as synthetic_select.py's selected.txt; repeatable.",
 )
 @click.option(
     "--mix",
@@ -352,7 +368,7 @@ def main(context: click.Context, **options: Any) -> None:
     r"""Train a segmenter and score it on the test split.
 
     \b
-    Reads   ARAS400k/{train,val,test}/{images,masks}, and what --train names
+    Reads   ARAS400k/{train,val,test}/{images,masks}, and what --train and --only name
     Writes  segmentation/best.pt, the same as best_ARAS400k_<Arch>_<encoder>.pth (weights of the best epoch)
             segmentation/test_metrics.json, ARAS400k_<Arch>_<encoder>.zip (test predictions, pred_<name>.png)
             segmentation/metrics.jsonl (a line per epoch), curves.png, confusion_matrix.png
@@ -361,16 +377,19 @@ def main(context: click.Context, **options: Any) -> None:
     \b
     Example  python segmentation_train.py
              python segmentation_train.py --train train --train synth --mix 1:2 --arch UnetPlusPlus --outdir both
+             python segmentation_train.py --train train --train synth --only synth=selection/selected.txt
              python segmentation_train.py --encoder tu-tf_efficientnet_lite0 --encoder-weights none --limit 100
              torchrun --nproc-per-node 8 segmentation_train.py --batch-size 192
 
-    --limit takes the first N pairs of each split and set. F1 and IoU are means over the classes that the split has.
+    --limit takes the first N pairs of each split and set, of those that --only leaves. F1 and IoU are means over the
+    classes that the split has.
     Under torchrun, --batch-size is shared out over the processes, --workers is for each, and all need --outdir.
 
     To resume, run the same command again.
     """
     check_usage(context, options)
     seeds = options.pop("seeds")
+    options["only_sha256"] = digest_of_lists(lists_of(options["only"]))
     settings = Options(**options)
     share_cores()
     with process_group():

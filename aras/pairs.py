@@ -6,6 +6,7 @@ A split is a folder `<data>/<split>` with `images/` and `masks/`, in which the s
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +54,15 @@ class Pairs:
         return self.masks.parent / CONFIDENCE / f"{self.names[index]}{SUFFIX}"
 
 
-def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
+def find_pairs(data: Path, split: str, limit: int | None = None, only: Path | None = None) -> Pairs:
     """Return the pairs of `split` in the dataset folder `data`, the first `limit` of them if given.
 
-    The two folders are each listed once, so 380,000 pairs take a second, where a look at every file takes a minute.
+    With `only`, a list of names (see `read_names`), those alone, in the order in which they come without it; the others
+    need no mask. The two folders are each listed once, so 380,000 pairs take a second, where a look at every file takes
+    a minute.
 
     Raises:
-        UserError: a folder is missing or has no PNG, or an image has no mask.
+        UserError: a folder is missing or has no PNG, an image has no mask, or `only` names what is not there.
     """
     folder = data / ("train" if split == GENERATED else split)
     images, masks = folder / (GENERATED if split == GENERATED else "images"), folder / "masks"
@@ -68,6 +71,8 @@ def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
         image_names &= mask_names  # what was drawn of masks that are no longer there, or not drawn yet
         if not image_names:
             raise UserError(f"no image of {images} has a mask of its name in {masks}; draw the images again")
+    if only:
+        image_names = listed_names(only, image_names, images)
     names = sorted(image_names)[:limit]
     without = [name for name in names if name not in mask_names]
     if without:
@@ -76,6 +81,43 @@ def find_pairs(data: Path, split: str, limit: int | None = None) -> Pairs:
             f" mask); {'run segmentation_predict.py' if split == 'synth' else 'make the dataset again'}"
         )
     return Pairs(images, masks, np.array(names))
+
+
+def listed_names(path: Path, there: set[str], folder: Path) -> set[str]:
+    """Return the names in the list `path`, all of which are among those `there` are in `folder`.
+
+    Raises:
+        UserError: some are not, or the list cannot be used.
+    """
+    names = read_names(path)
+    missing = sorted(names - there)
+    if missing:
+        raise UserError(
+            f"{path} names {missing[0]}, which is no image of {folder} with a mask ({len(missing)} of its {len(names)}"
+            " names are not); make the list again, or name that of this set"
+        )
+    return names
+
+
+def read_names(path: Path) -> set[str]:
+    """Return the names of images in the list `path`: one a line, with or without `.png`; empty lines are left out.
+
+    Raises:
+        UserError: it cannot be read, has no name, or has one twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; write a list of names by synthetic_select.py, or name another") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a list of names, one a line; name another") from None
+    names = [line.strip().removesuffix(SUFFIX) for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"{path} names no image; make the list again with milder thresholds, or leave the set out")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice:
+        raise UserError(f"{path} has {twice} twice; give each name once, as images do not count double")
+    return set(names)
 
 
 def stems(folder: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """What a segmenter is trained, validated and tested on: the options that say so, and the batches that they make."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,13 @@ class Options:
     limit: int | None
     device: str
     wandb_project: str | None
+    only: tuple[str, ...] = ()
+    only_sha256: str | None = None
+
+    @property
+    def lists(self) -> dict[str, Path]:
+        """The list of the names to train on, by the set that has one."""
+        return lists_of(self.only)
 
     @property
     def images_at_once(self) -> int:
@@ -60,6 +68,29 @@ class Options:
     def folder(self) -> RunFolder:
         """The run's folder."""
         return RunFolder(self.outdir, self.arch, self.encoder)
+
+
+def lists_of(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Return the list of names of each set, from `--only SET=FILE`.
+
+    Raises:
+        ValueError: one has another form, or two are of one set; the message is for a usage error.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise ValueError(f"{text} is not SET=FILE, such as synth=selection/selected.txt")
+        if name in found:
+            raise ValueError(f"{name} has two lists; give each set one")
+        found[name] = Path(path)
+    return found
+
+
+def digest_of_lists(lists: dict[str, Path]) -> str | None:
+    """Return the SHA-256 of each of `lists` behind the name of its set, None if there is none."""
+    digests = [f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for name, path in sorted(lists.items())]
+    return ", ".join(digests) or None
 
 
 @dataclass
@@ -90,7 +121,7 @@ def make_loaders(options: Options, device: "torch.device") -> Loaders:
         UserError: a split is missing or incomplete, the size is none that the model takes, or an epoch has no batch.
     """
     names = (*options.train, "val", "test")
-    found = [find_pairs(options.data, name, options.limit) for name in names]
+    found = [find_pairs(options.data, name, options.limit, options.lists.get(name)) for name in names]
     *sets, val, test = found
     size = check_sets(sets, options.batch_size, options.min_confidence)
     told = " + ".join(f"{len(pairs):,} {name}" for name, pairs in zip(options.train, sets, strict=True))
