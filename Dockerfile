@@ -3,8 +3,9 @@
 #   docker run --gpus all --ipc=host --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" aras400k python /opt/aras400k/segmentation_train.py
 FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
+# gcc and Python's headers are what Triton compiles its launchers with.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git make python3 python3-venv \
+    && apt-get install --yes --no-install-recommends gcc git libc6-dev make python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home aras
 
