@@ -65,6 +65,8 @@ def conditional_gan_told(folder: Path) -> dict[str, Any]:
     """Return what the conditional GAN's best weights are worth on held-out masks, beside real images, from `folder`."""
     result, marks = read_json(folder / "result.json"), read_json(folder / "quality.json")
     names = ("frechet", "agreement_miou", "agreement_accuracy", "diversity_levels")
+    if result["best"] is None:
+        raise UserError(f"{folder / 'result.json'} knows no measured weights; delete {folder} and run runs/demo.sh again")
     return {
         "trained_images": result["images"],
         "distance": marks["distance"],
