@@ -49,8 +49,9 @@ def score_test(state: State, loaders: Loaders, options: Options, device: "torch.
             raise UserError(
                 f"the loss on the test split is {tested.loss}; train again with a lower --lr and another --outdir"
             )
+    trained_on = dict(zip(options.train, map(len, loaders.train.dataset.sets), strict=True))
     found = {
-        **{"images": len(names), "epochs": state.epoch, "best_epoch": state.best_epoch},
+        **{"images": len(names), "trained_on": trained_on, "epochs": state.epoch, "best_epoch": state.best_epoch},
         **{"stopped_early": state.epoch - state.best_epoch >= options.patience, "loss": tested.loss},
         **scores(tested.matrix),
         **{"class_names": CLASS_NAMES, "confusion_matrix": tested.matrix.tolist()},  # rows are the truth
