@@ -1,14 +1,7 @@
-"""Features of images: what a trained encoder makes of each, pooled to one vector, extracted once and kept on disk.
-
-While a set is extracted its rows go into an array file in which what is not done yet is nan, so a killed run and its
-continuation need no other memory. When all are there, the file becomes the `.npz` that researchers load.
-"""
+"""Features of images: what a trained encoder makes of each, pooled to one vector, extracted once and kept on disk."""
 
 import hashlib
 import json
-import shutil
-import zipfile
-import zlib
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +10,13 @@ import numpy as np
 
 from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw
-from aras.files import whole_file
+from aras.feature_maps.row_files import ROWS_AT_ONCE, TORN, begin_rows, end_rows, fill_rows, rows_file
 from aras.inference import logits_of, padded_to_stride
-from aras.loading import cuts, image_loader
 from aras.pairs import told_size
 from aras.segmenter import in_short
-from aras.training import memory_told
 
 if TYPE_CHECKING:
     import torch
-
-TORN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-"""What reading an .npz raises when it is damaged or another file, by where the damage is."""
-
-ROWS_AT_ONCE = 2048
 
 
 def pooled_features(encoder: "torch.nn.Module", images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -110,79 +96,22 @@ def extract_features(
     Raises:
         UserError: the features are not finite, or the GPU is too small.
     """
-    rows = path.with_suffix(f".{key[:16]}.npy")
-    for stale in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 16}.npy"):
-        if stale != rows:
-            stale.unlink()
+
+    def describe(names: list[str], pixels: "torch.Tensor") -> np.ndarray:
+        found = pooled_features(encoder, pixels, device)[: len(names)].cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UserError(f"the encoder gives {names[0]} features that are no finite numbers; give other --weights")
+        return found
+
+    width: Any = encoder.out_channels
+    rows = rows_file(path, key)
     if not rows.exists():
-        width: Any = encoder.out_channels
-        _write_empty(rows, (len(images), width[-1]))
-    failures = _fill(rows, images, encoder, batch_size, workers, device)
-    if not failures:
-        _write_npz(path, rows, images.names, key)
-        rows.unlink()
-    return failures
-
-
-def _write_empty(path: Path, shape: tuple[int, int]) -> None:
-    """Write an array file of `shape` float32 that is nan throughout."""
-    row = np.full(shape[1], np.nan, np.float32).tobytes()
-    with whole_file(path) as part, part.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for _ in range(shape[0]):
-            file.write(row)
-
-
-def _lacking(rows: Path) -> np.ndarray:
-    """Return which rows of the array file `rows` are not written in full, (N,) bool."""
-    starts = range(0, len(np.load(rows, mmap_mode="r")), ROWS_AT_ONCE)
-    # Mapped anew for each block: pages of a lasting map would count as this process's memory.
-    blocks = (np.load(rows, mmap_mode="r")[start : start + ROWS_AT_ONCE] for start in starts)
-    return np.concatenate([np.isnan(block).any(axis=1) for block in blocks])
-
-
-def _fill(
-    rows: Path,
-    images: ImageDraw,
-    encoder: "torch.nn.Module",
-    batch_size: int,
-    workers: int,
-    device: "torch.device",
-) -> dict[str, str]:
-    """Write the rows that the array file `rows` lacks; return why each image failed, by name."""
-    import torch
-    from tqdm import tqdm
-
-    lacking = _lacking(rows)
-    batches = [batch for batch in cuts(len(images), batch_size) if lacking[batch].any()]
-    loader = image_loader(images.folder, images.names, batches, batch_size, workers, device)
+        begin_rows(rows, (len(images), width[-1]))
     refused = cache(partial(refusal, encoder, device=device))
-    failures: dict[str, str] = {}
-    with torch.inference_mode(), memory_told("lower --batch-size"):
-        for groups, failed in tqdm(loader, desc=f"features of {images.name}", disable=None, unit="batch"):
-            failures |= failed
-            for names, pixels in groups:
-                reason = refused(size=tuple(pixels.shape[1:3]))
-                if reason:
-                    failures |= dict.fromkeys(names, reason)
-                    continue
-                found = pooled_features(encoder, pixels, device)[: len(names)].cpu().numpy()
-                if not np.isfinite(found).all():
-                    raise UserError(
-                        f"the encoder gives {names[0]} features that are no finite numbers; give other --weights"
-                    )
-                np.load(rows, mmap_mode="r+")[np.searchsorted(images.names, names)] = found
+    failures = fill_rows(rows, images, describe, refused, batch_size, workers, device)
+    if not failures:
+        end_rows(rows, path, "features", {"names": images.names, "key": np.array(key)})
     return failures
-
-
-def _write_npz(path: Path, rows: Path, names: np.ndarray, key: str) -> None:
-    """Write the .npz at `path` from the array file `rows`, which is copied into it piece by piece."""
-    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
-        with rows.open("rb") as source, archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
-            shutil.copyfileobj(source, member, 1 << 20)
-        for name, array in {"names": names, "key": np.array(key)}.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
-                np.lib.format.write_array(member, array)
 
 
 def standardise(features: np.ndarray) -> None:
