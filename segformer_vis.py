@@ -6,7 +6,6 @@ themselves say whether the sets are apart (1), mixed (0) or misplaced (-1), so a
 silhouette against the real one is near 0 (arXiv 2603.09625, the feature maps of the Segformer's encoder).
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from aras.command import Command, Number, data_option, device_option, workers_option
 from aras.errors import UserError
-from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images
+from aras.feature_maps.draws import ImageDraw, blocks_of_draws, draw_images, folders_given
 from aras.feature_maps.embedding import FEWEST, read_map, tsne_map, umap_map, write_map
 from aras.feature_maps.features import cache_key, extract_features, is_cached, load_all
 from aras.feature_maps.neighbors import nearest_neighbors
@@ -29,31 +28,21 @@ from aras.loading import LOADER_WORKERS
 from aras.pairs import GENERATED, SUFFIX
 from aras.rows import row_text
 from aras.runs import FREE, begin_run, check_same_options
-from aras.segmenter import ARCHITECTURES, check_same_weights, digests_of, kind_of_weights, load_segmenter
+from aras.segmenter import (
+    ARCHITECTURES,
+    OWN_WEIGHTS,
+    PUBLISHED_WEIGHTS,
+    check_same_weights,
+    digests_of,
+    kind_of_weights,
+    load_segmenter,
+    weights_or_default,
+)
 from aras.training import choose_device, memory_told, share_cores, told_device
 
 PUBLISHED_SETS = {"real": "train/images", "synthetic": "synth/images", "generated": f"train/{GENERATED}"}
-PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
-OWN_WEIGHTS = Path("segmentation/best.pt")
 FREE_OPTIONS = FREE | {"features_cache", "batch_size", "method", "thumbnails", "weights_sha256"}
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "pillow", "openTSNE", "umap-learn", "matplotlib")
-
-
-def sets_given(texts: tuple[str, ...]) -> dict[str, Path]:
-    """Return the folder of each set by its name, from `--set NAME=DIR`.
-
-    Raises:
-        UserError: one has another form, or two have one name.
-    """
-    found: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not folder or not re.fullmatch(r"\w[\w.-]*", name):
-            raise UserError(f"--set {text} is not NAME=DIR with a name of letters, digits, '.', '-' and '_'")
-        if name in found:
-            raise UserError(f"--set {name} is given twice; give each set a name of its own")
-        found[name] = Path(folder)
-    return found
 
 
 def published_sets(data: Path) -> dict[str, Path]:
@@ -76,19 +65,6 @@ def check_count_of_sets(sets: dict[str, Path]) -> None:
             f"2 to {len(COLORS)} sets are compared, and here are {len(sets)} ({told}); make what is missing, or name"
             " folders of images by --set NAME=DIR, once for each"
         )
-
-
-def weights_or_default(given: Path | None) -> Path:
-    """Return the weights `given`, or the published ones in the working directory, or those that were trained here.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    weights = given or (PUBLISHED_WEIGHTS if PUBLISHED_WEIGHTS.is_file() else OWN_WEIGHTS)
-    if not weights.is_file():
-        also = "" if given else f", and so is {PUBLISHED_WEIGHTS}"
-        raise UserError(f"{weights} is missing{also}; run segmentation_train.py first, or name the file by --weights")
-    return weights
 
 
 def extract_all(draws: list[ImageDraw], keys: list[str], outputs: Outputs, options: dict[str, Any]) -> None:
@@ -318,7 +294,7 @@ def main(**options: Any) -> None:
     options["weights"] = weights = weights_or_default(options["weights"])
     options["weights_sha256"] = digests_of([weights])
     options["arch"], options["encoder"] = kind_of_weights(weights, options["arch"], options["encoder"])
-    sets = sets_given(options["set"]) if options["set"] else published_sets(options["data"])
+    sets = folders_given(options["set"], "set") if options["set"] else published_sets(options["data"])
     check_count_of_sets(sets)
     draws = [draw_images(name, folder, options["max_images"], options["seed"]) for name, folder in sets.items()]
     if sum(map(len, draws)) < FEWEST:

@@ -29,6 +29,8 @@ STRIDE = 32
 """Image sides are a multiple of this: the encoders halve five times."""
 
 HUB = "https://huggingface.co"
+PUBLISHED_WEIGHTS = Path("best_ARAS400k_Segformer_efficientnet-b7.pth")
+OWN_WEIGHTS = Path("segmentation/best.pt")
 
 
 def build_model(arch: str, encoder: str, encoder_weights: str) -> "torch.nn.Module":
@@ -112,6 +114,19 @@ def kind_of_weights(weights: Path, arch: str | None, encoder: str | None) -> tup
     if not arch or not encoder:
         raise UserError(f"{run} does not tell what {weights.name} is; give --arch and --encoder")
     return arch, encoder
+
+
+def weights_or_default(given: Path | None) -> Path:
+    """Return the weights `given`, or the published ones in the working directory, or those that were trained here.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    weights = given or (PUBLISHED_WEIGHTS if PUBLISHED_WEIGHTS.is_file() else OWN_WEIGHTS)
+    if not weights.is_file():
+        also = "" if given else f", and so is {PUBLISHED_WEIGHTS}"
+        raise UserError(f"{weights} is missing{also}; run segmentation_train.py first, or name the file by --weights")
+    return weights
 
 
 def digests_of(weights: Iterable[Path]) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,23 @@ class ImageDraw:
     def image(self, index: int) -> np.ndarray:
         """Return image `index` (H, W, 3) uint8."""
         return read_image(self.folder / f"{self.names[index]}{SUFFIX}")
+
+
+def folders_given(texts: Iterable[str], option: str) -> dict[str, Path]:
+    """Return the folder of each set by its name, from `NAME=DIR` as `--option` was given.
+
+    Raises:
+        UserError: one has another form, or two have one name.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder or not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"--{option} {text} is not NAME=DIR with a name of letters, digits, '.', '-' and '_'")
+        if name in found:
+            raise UserError(f"--{option} {name} is given twice; give each set a name of its own")
+        found[name] = Path(folder)
+    return found
 
 
 def draw_images(name: str, folder: Path, most: int, seed: int) -> ImageDraw:
