@@ -66,7 +66,9 @@ def conditional_gan_told(folder: Path) -> dict[str, Any]:
     result, marks = read_json(folder / "result.json"), read_json(folder / "quality.json")
     names = ("frechet", "agreement_miou", "agreement_accuracy", "diversity_levels")
     if result["best"] is None:
-        raise UserError(f"{folder / 'result.json'} knows no measured weights; delete {folder} and run runs/demo.sh again")
+        raise UserError(
+            f"{folder / 'result.json'} knows no measured weights; delete {folder} and run runs/demo.sh again"
+        )
     return {
         "trained_images": result["images"],
         "distance": marks["distance"],
