@@ -112,18 +112,19 @@ class CardBrowser {
     const first = this.page * PER_PAGE;
     const cards = this.found.slice(first, first + PER_PAGE).map((card, k) => this.element(card, first + k));
     if (!cards.length) cards.push(make("li", { className: "none" }, "No image has all of this. Take a filter away."));
+    const panels = Math.max(...this.found.slice(first, first + PER_PAGE).map((card) => panelsOf(card).length), 1);
+    this.grid.className = `card-grid of-${panels}`;
     this.grid.replaceChildren(...cards);
     this.keep(asked);
   }
 
   element(card, place) {
-    const panels = PANELS.filter(([key]) => card[key] || key === "image").map(([key, label]) =>
-      (card[key] ? spriteCanvas(card[key], label, key) : emptyPanel(`no ${key}`)));
+    const panels = panelsOf(card).map(([key, label]) => (card[key] ? spriteCanvas(card[key], label, key) : emptyPanel(`no ${key}`)));
     const facts = [card.split];
     if (card.score !== null) facts.push(`${toldPercent(card.score)} agree`);
     else if (card.confidence !== null) facts.push(`${toldPercent(card.confidence)} sure`);
     const button = make("button", { type: "button", className: "card", "aria-haspopup": "dialog" },
-      make("span", { className: `panels of-${panels.length}` }, ...panels),
+      make("span", { className: "panels" }, ...panels),
       shareBar(card, this.colors),
       make("span", { className: "card-name" }, card.name),
       make("span", { className: "card-facts" }, facts.join(" · ")));

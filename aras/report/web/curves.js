@@ -31,6 +31,7 @@ class Chart {
     this.curve = dataOf(part);
     this.series = this.curve.series.filter((series) => series.x.length);
     this.plot = find(".chart", part);
+    this.place = find(".place", part);
     this.said = find("[aria-live]", part);
     this.at = null; // index into xs
     this.xs = [...new Set(this.series.flatMap((series) => series.x))].sort((a, b) => a - b);
@@ -50,8 +51,6 @@ class Chart {
       list.append(make("li", {}, line, ` ${series.name} `, output));
       return output;
     });
-    this.place = make("output", { className: "value" });
-    list.append(make("li", { className: "place" }, this.place));
   }
 
   x(value) {

@@ -3,6 +3,8 @@
 
 const PANELS = [["image", "Image"], ["mask", "Mask"], ["prediction", "Prediction"]];
 
+const panelsOf = (card) => PANELS.filter(([key]) => card[key] || key === "image");
+
 function emptyPanel(what) {
   return make("div", { className: "empty", role: "img", "aria-label": what }, make("span", {}, what));
 }
@@ -69,7 +71,7 @@ class CardDialog {
   }
 
   panels(card) {
-    return PANELS.filter(([key]) => card[key] || key === "image").map(([key, label]) =>
+    return panelsOf(card).map(([key, label]) =>
       make("figure", {},
         card[key] ? spriteCanvas(card[key], `${label} of ${card.name}`, key) : emptyPanel(`no ${key}`),
         make("figcaption", {}, label)));

@@ -31,8 +31,8 @@ const dataOf = (part) => JSON.parse(find(`#${CSS.escape(part.id)}-data`).textCon
 function toldNumber(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(1).replace("e+", "e").replace("-", "−");
-  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4;
+  if (size >= 1e6 || size < 1e-5) return value.toExponential(1).replace("e+", "e").replace("-", "−");
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : size >= 1e-2 ? 4 : 6;
   return value.toFixed(digits).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "").replace("-", "−");
 }
 
