@@ -1,0 +1,1 @@
+"""The choice of generated images to train on (synthetic_select.py)."""
