@@ -1,0 +1,269 @@
+"""runs/paper.sh: its lines are commands that there are, and it goes on, fails and submits as it says."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from tiny_dataset import make_dataset
+from tiny_training import ENCODER
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPER = ROOT / "runs" / "paper.sh"
+LOGGER = """#!/usr/bin/env bash
+# Stands for Python: notes what it is asked to run; fails, or waits, where the test says so.
+echo "$*" >> "$LOG"
+[[ "$*" =~ ${FAIL:-^$} ]] && exit 1
+[[ "$*" =~ ${HANG:-^$} ]] && sleep 60
+exit 0
+"""
+
+
+@pytest.fixture
+def paper(tmp_path):
+    """Run paper.sh with its own folders and an interpreter that only notes its lines; return the process."""
+    logger = tmp_path / "python"
+    logger.write_text(LOGGER)
+    logger.chmod(0o755)
+    (tmp_path / "data" / "synth" / "images").mkdir(parents=True)
+    variables = {"PYTHON": logger, "LOG": tmp_path / "log", "PAPER_OUT": tmp_path / "out"}
+    variables |= {"PAPER_DATA": tmp_path / "data", "PAPER_ARCHS": "FPN Segformer", "PAPER_SEEDS": "0 1"}
+
+    def run(*arguments, **more):
+        (tmp_path / "log").write_text("")
+        environment = run.environment | {name: str(value) for name, value in more.items()}
+        command = ["bash", str(PAPER), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    run.environment = os.environ | {name: str(value) for name, value in variables.items()}
+    return run
+
+
+def ran(tmp_path):
+    return (tmp_path / "log").read_text().splitlines()
+
+
+def listed(paper, **more):
+    """Return (number, stage, state, cost, command words) of each line."""
+    rows = [line.split("\t") for line in paper("--list", **more).stdout.splitlines()]
+    return [(int(number), stage, state, cost, shlex.split(words)) for number, stage, state, cost, words in rows]
+
+
+def script_of(name):
+    spec = importlib.util.spec_from_file_location(f"script_{Path(name).stem}", ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("source", ["tiles", "published"])
+def test_every_line_is_a_command_that_its_script_understands(paper, source):
+    """Numbered, with a cost; scripts and options are those that there are, and the grid is the paper's."""
+    rows = listed(paper, PAPER_SOURCE=source, PAPER_ARCHS="Segformer Unet UnetPlusPlus PAN DeepLabV3Plus FPN")
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    assert all(cost for *_, cost, _ in rows)
+    functions = dict(re.findall(r'^(\w+)\(\) \{\n(?:.*\n)*?.*"\$python" ([\w/]+\.py)', PAPER.read_text(), re.M))
+    trained = set()
+    scripts = {}
+    for *_, words in rows:
+        if words[0] == "list_subset":
+            continue
+        name, options = (words[1], words[2:]) if words[0].endswith("python") else (functions[words[0]], words[1:])
+        if words[0] == "draw":
+            options = ["--network", "x.safetensors", "--outdir", "out", *options]
+        script = scripts.setdefault(name, script_of(name))
+        context = script.main.make_context(name, options, resilient_parsing=False)
+        if name == "segmentation_train.py":
+            found = context.params
+            trained.add((found["arch"], found["train"], bool(found["only"]), found["seed"]))
+    for kind in (
+        (("train",), False), (("synth",), False), (("synth",), True), (("train", "synth"), False),
+        (("train", "generated"), False), (("train", "synth", "generated"), False),
+    ):  # fmt: skip
+        archs = {arch for arch, *rest in trained if rest == [*kind, 0]}
+        assert archs == {"Segformer", "Unet", "UnetPlusPlus", "PAN", "DeepLabV3Plus", "FPN"}, kind
+        assert {seed for _, *rest, seed in trained if rest == [*kind]} == {0, 1}
+
+
+def test_a_second_run_does_nothing_again_and_a_line_done_anew_brings_on_what_reads_it(paper, tmp_path):
+    assert paper().returncode == 0
+    lines = listed(paper)
+    assert len(ran(tmp_path)) == 0
+    assert {row[2] for row in lines} == {"done"}
+    again = paper()
+    assert again.returncode == 0
+    assert ran(tmp_path) == []
+    assert again.stdout.count("done before") == len(lines)
+    for mark in (tmp_path / "out" / "done" / "conditional").iterdir():
+        mark.unlink()
+    assert paper().returncode == 0
+    stages = {next(row[1] for row in lines if shlex.join(row[4][1:]) == line) for line in ran(tmp_path)}
+    assert stages == {"conditional", "with_conditional", "with_both", "fidelity", "maps", "tables", "report"}
+
+
+def test_a_failed_line_stops_what_reads_it_and_nothing_else(paper, tmp_path):
+    result = paper(FAIL="stylegan3/train.py")
+    assert result.returncode == 1
+    told = result.stderr.splitlines()
+    assert re.search(r"^   \d+ \(stylegan\) failed: .*stylegan3/train.py", told[2])
+    held = {re.search(r"\((\w+)\) was not run, as \w+ failed", line)[1] for line in told if "was not run" in line}
+    assert held == {"synth", "labels", "selection", "synthetic", "with_both", "selected", "synth_captions"}
+    assert any("results_table.py" in line for line in ran(tmp_path))
+    assert any("generated" in line for line in ran(tmp_path))
+    done = {row[1] for row in listed(paper) if row[2] == "done"}
+    assert {"real", "with_conditional", "captions", "tables"} <= done
+    assert not done & {"stylegan", "labels"}
+    assert paper().returncode == 0
+    assert sum("dataset_creator" in line for line in ran(tmp_path)) == 0
+
+
+def test_one_line_or_one_stage(paper, tmp_path):
+    rows = listed(paper)
+    number = next(row[0] for row in rows if row[1] == "maps")
+    assert paper("--only", str(number)).returncode == 0
+    assert [line.split()[0] for line in ran(tmp_path)] == ["segformer_vis.py"]
+    assert paper("--stage", "real").returncode == 0
+    assert len(ran(tmp_path)) == 3  # of two models and two seeds; one is the segmenter
+    assert paper("--only", str(number), FAIL="segformer_vis").returncode == 0  # it is done, so it does not fail
+    assert paper("--stage", "tables", FAIL="results_table").returncode == 1
+    for wrong in (["--only", "9999"], ["--only", "x"], ["--stage", "nowhere"], ["--stage"], ["--all"]):
+        assert paper(*wrong).returncode == 2, wrong
+    assert paper(PAPER_SOURCE="moon").returncode == 2
+
+
+def test_options_reach_their_scripts_and_paths_may_have_spaces(paper, tmp_path):
+    spaced = tmp_path / "a folder" / "data"
+    paper(PAPER_DATA=spaced, PAPER_TRAIN="--epochs 1 --device cpu", PAPER_MAPS="--method umap")
+    lines = ran(tmp_path)
+    assert all(line.endswith("--epochs 1 --device cpu") == line.startswith("segmentation_train") for line in lines)
+    assert any(line.endswith("--method umap") for line in lines)
+    assert any(str(spaced) in shlex.join(row[4]) for row in listed(paper, PAPER_DATA=spaced))
+
+
+def test_slurm_runs_the_same_lines_each_stage_after_those_it_reads(paper, tmp_path):
+    """Against an sbatch that runs each task at once, which is one order that SLURM could take."""
+    paper.environment["PAPER_ARCHS"] = "Segformer"
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(f"""#!{sys.executable}
+import os, re, subprocess, sys
+options = dict(word.lstrip("-").split("=") for word in sys.argv[1:-1] if "=" in word)
+known = {str(tmp_path / "jobs")!r}
+jobs = open(known).read().split() if os.path.exists(known) else []
+for name in re.findall("[0-9]+", options.get("dependency", "")):
+    assert name in jobs, sys.argv
+for task in options["array"].split(","):
+    environment = os.environ | {{"SLURM_ARRAY_TASK_ID": task}}
+    subprocess.run(["bash", sys.argv[-1]], env=environment, stdout=subprocess.DEVNULL, check=True)
+open(known, "a").write(f"{{len(jobs) + 1}} ")
+print(len(jobs) + 1)
+""")
+    sbatch.chmod(0o755)
+    for stage in ("download", "dataset"):
+        paper("--stage", stage)
+    commands = paper("--slurm").stdout
+    assert "dataset=" not in commands
+    assert "conditional=" in commands
+    (tmp_path / "log").write_text("")
+    environment = paper.environment | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash"], input=commands, env=environment, cwd=ROOT, text=True, check=True, capture_output=True)
+    tasks = len(ran(tmp_path))
+    rows = listed(paper)
+    assert {row[2] for row in rows} == {"done"}
+    assert tasks == len(rows) - 3  # two were done before, and list_subset needs no Python
+    assert paper("--slurm").stdout == "set -e\n"
+    assert subprocess.run(["bash", "-n", ROOT / "runs" / "paper.sbatch"], check=False).returncode == 0
+
+
+def test_an_interrupt_ends_it_and_the_next_run_goes_on(paper, tmp_path):
+    (tmp_path / "log").write_text("")
+    environment = paper.environment | {"HANG": "generative_trainer"}
+    process = subprocess.Popen(
+        ["bash", str(PAPER)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    while not any("generative_trainer" in line for line in ran(tmp_path)):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    before = len(ran(tmp_path))
+    assert paper().returncode == 0
+    lines = ran(tmp_path)
+    assert lines[0].startswith("generative_trainer")
+    assert before == 4
+
+
+# ------------------------------------------------------------------------------------------------- trainings for real
+
+
+def grid(tmp_path, out):
+    """Return the environment of the grid of trainings on a tiny dataset."""
+    options = f"--encoder {ENCODER} --encoder-weights none --epochs 1 --batch-size 4 --workers 0 --device cpu"
+    return os.environ | {
+        **{"PYTHON": sys.executable, "PAPER_DATA": str(tmp_path / "ARAS400k"), "PAPER_OUT": str(out)},
+        **{"PAPER_ARCHS": "FPN Segformer", "PAPER_SEEDS": "0 1", "PAPER_SUBSET": "4", "PAPER_TRAIN": options},
+    }
+
+
+STAGES = ("segmenter", "real", "synthetic", "with_conditional", "with_both", "tables")
+
+
+def run_stages(environment, stages=STAGES):
+    for stage in stages:
+        subprocess.run(["bash", PAPER, "--stage", stage], env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_grid_trains_for_real_is_killed_goes_on_and_ends_in_tables(tmp_path):
+    """Two models, two seeds, six kinds of training data on tiny images; the tables equal those of an unbroken run."""
+    data = make_dataset(tmp_path / "ARAS400k", train=6, val=3, test=4, synth=6)
+    shutil.copytree(data / "train" / "images", data / "train" / "generated")
+    whole, broken = grid(tmp_path, tmp_path / "whole"), grid(tmp_path, tmp_path / "broken")
+    for environment in (whole, broken):
+        rows = subprocess.run(["bash", PAPER, "--list"], env=environment, check=True, capture_output=True, text=True)
+        subset = next(line.split("\t")[0] for line in rows.stdout.splitlines() if "list_subset" in line)
+        subprocess.run(["bash", PAPER, "--only", subset], env=environment, check=True, capture_output=True)
+    run_stages(whole)
+    run_stages(broken, STAGES[:2])
+    process = subprocess.Popen(
+        ["bash", PAPER, "--stage", "synthetic"], env=broken, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    done = tmp_path / "broken" / "done" / "synthetic"
+    while process.poll() is None and (not done.exists() or len(list(done.iterdir())) < 3):
+        time.sleep(0.01)
+    time.sleep(2.5)  # into the next training
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(list(done.iterdir())) < 12
+    run_stages(broken, STAGES[2:])
+
+    results = [json.loads((tmp_path / name / "results" / "results.json").read_text()) for name in ("whole", "broken")]
+    assert results[0]["tables"] == results[1]["tables"]
+    table = next(one for one in results[0]["tables"] if one["name"] == "segmentation_f1_1")
+    assert table["columns"] == [
+        "Real", "Synthetic", "Real + synthetic", "Real + conditional", "Real + synthetic + conditional",
+        "Synthetic (synth_subset, 4)",
+    ]  # fmt: skip
+    assert [row["label"] for row in table["rows"]] == ["Segformer", "FPN", "mean"]
+    cells = [cell for row in table["rows"] for cell in row["cells"]]
+    assert all("±" in cell["ours"] for cell in cells)
+    assert {cell["state"] for cell in cells if cell["paper"]} == {"not comparable"}
+    comparisons = next(one for one in results[0]["tables"] if one["name"] == "comparisons_1")
+    assert all(row["cells"][1]["ours"] == "4" for row in comparisons["rows"])
+    first = results[0]["tables"][0]
+    assert {cell["state"] for row in first["rows"] for cell in row["cells"]} == {"not run"}
+
+
+def test_usage_errors_of_click_are_seen_by_the_check_of_lines():
+    """The check above parses for real: a wrong option is an error."""
+    with pytest.raises(click.UsageError):
+        script_of("segmentation_train.py").main.make_context("segmentation_train.py", ["--no-such-option"])
