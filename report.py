@@ -14,6 +14,7 @@ from aras.command import Command, seed_option, workers_option
 from aras.errors import UserError
 from aras.files import part_path, sole_writer, write_text
 from aras.report.places import Places
+from aras.report.reading import Reader
 
 IMAGES_BESIDE = "_files"
 """What follows the page's name in the name of the folder of its images."""
@@ -44,11 +45,10 @@ def images_folder(output: Path) -> Path:
     return output.with_name(output.stem + IMAGES_BESIDE)
 
 
-def write_report(places: Places, output: Path, options: dict[str, Any]) -> list[str]:
-    """Write the page `output`, whole or not at all; return what could not be read."""
+def write_report(places: Places, output: Path, options: dict[str, Any]) -> Reader:
+    """Write the page `output`, whole or not at all; return what read for it, with notes of what it could not read."""
     from aras.report.gather import Limits, gather_page
     from aras.report.pictures import Store, remove_others
-    from aras.report.reading import Reader
     from aras.report.render import render
 
     folder = images_folder(output)
@@ -61,7 +61,7 @@ def write_report(places: Places, output: Path, options: dict[str, Any]) -> list[
     part_path(output).unlink(missing_ok=True)
     write_text(output, render(page))
     remove_others(folder, store.names)  # what an earlier page showed; the page that is there now needs none of it
-    return page.notes
+    return reader
 
 
 @click.command(cls=Command)
@@ -135,12 +135,12 @@ def main(**options: Any) -> None:
     places = places_of(options)
     output: Path = options["output"] or places.root / "report.html"
     with sole_writer(output, is_file=True):
-        notes = write_report(places, output, options)
+        reader = write_report(places, output, options)
     click.echo(f"Wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
-    for note in notes:
+    for note in reader.lines():
         click.echo(f"could not be read: {note}", err=True)
-    if notes:
-        raise UserError(f"{len(notes)} outputs could not be read, see above; all else is on the page")
+    if reader.count:
+        raise UserError(f"{reader.count:,} things could not be read, see above; mend them, all else is on the page")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from aras.legend import CLASS_NAMES, NUM_CLASSES
 from aras.pairs import GENERATED
 from aras.report.cards import CLASS_COLORS
 from aras.report.mapping import SET_COLORS
-from aras.report.page import Bars, Cards, Part, Table
+from aras.report.page import Bars, Cards, Part
 from aras.report.places import Places
 from aras.report.reading import Reader, plain_text
 from aras.report.sampling import SetTally
@@ -37,7 +37,7 @@ def balance_parts(places: Places, tallies: dict[str, SetTally], cards: Cards, re
 
 
 def balance(tallies: dict[str, SetTally], cards: Cards) -> list[Part]:
-    """Return the class balance as bars and as a table."""
+    """Return the class balance as bars."""
     shares, counted = {}, []
     for name, tally in tallies.items():
         found = tally.shares
@@ -54,8 +54,6 @@ def balance(tallies: dict[str, SetTally], cards: Cards) -> list[Part]:
         return []
     totals = [f"{tallies[name].count:,} images" for name in shares]
     values = [[round(float(share), 6) for share in found] for found in shares.values()]
-    rows = [[name, f"{tallies[name].count:,}", *percents(found)] for name, found in shares.items()]
-    columns = ["set", "images", *(f"{name}, %" for name in CLASS_NAMES)]
     return [
         Bars(
             "Share of each class in the pixels of a set",
@@ -66,13 +64,7 @@ def balance(tallies: dict[str, SetTally], cards: Cards) -> list[Part]:
             values,
             " ".join(counted),
         ),
-        Table("Class balance", columns, rows, [[""] * len(columns) for _ in rows], counted),
     ]
-
-
-def percents(shares: np.ndarray) -> list[str]:
-    """Return `shares` (7,) in percent."""
-    return [f"{100 * share:.2f}" for share in shares.tolist()]
 
 
 def mean_shares(seen: list[dict[str, float]]) -> np.ndarray | None:
@@ -111,6 +103,4 @@ def drops(places: Places, tallies: dict[str, SetTally], reader: Reader) -> list[
         [[round(count / total, 6) for count in everything.values()]],
         f"{sum(dropped.values()):,} of {total:,} were dropped, {100 * share:.1f} %.",
     )
-    rows = [[name, f"{count:,}", f"{100 * count / total:.2f}"] for name, count in everything.items()]
-    columns = ["split, or why dropped", "patches", "%"]
-    return [bars, Table("Kept and dropped", columns, rows, [["", "", ""] for _ in rows])]
+    return [bars]

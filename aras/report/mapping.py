@@ -20,7 +20,7 @@ from aras.pairs import SUFFIX, image_size
 from aras.report.page import Footprint, Footprints
 from aras.report.pictures import Store
 from aras.report.places import Places
-from aras.report.reading import Reader, number_of, plain_text
+from aras.report.reading import Reader, numbers_of, plain_text
 from aras.report.sampling import is_file_name, stems_in
 from aras.report.thumbnails import image_or_problem, in_order
 from aras.splits import SPLITS
@@ -112,10 +112,9 @@ def make_map(
     extent = extent_of(places, reader)
     if extent is None:
         return []
-    side = extent.side(MOST_OUTLINES)
-    squares = gather(places, reader, extent, side, cards)
-    coarse = extent.side(MOST_TESSERAE)
-    tesserae = squares if coarse == side else gather(places, reader, extent, coarse, {})
+    side, coarse = extent.side(MOST_OUTLINES), extent.side(MOST_TESSERAE)
+    squares, *others = gather(places, reader, extent, list(dict.fromkeys((side, coarse))), cards)
+    tesserae = others[0] if others else squares
     mosaic = draw_mosaic(places, extent, coarse, tesserae, reader, workers)
     outlines = [outline_of(square, cell, side, extent) for cell, square in sorted(squares.items())]
     told = f"{extent.count:,} patches of {extent.width * 111.32:.2f} km from north to south"
@@ -126,7 +125,7 @@ def make_map(
             outlines,
             [split for split in SPLITS if any(outline.split == split for outline in outlines)],
             [SET_COLORS[split] for split in SPLITS if any(outline.split == split for outline in outlines)],
-            store.picture(mosaic, "mosaic of the patches"),
+            store.picture(mosaic, "mosaic of the patches") if mosaic else None,
             extent.bounds,
             note,
         )
@@ -140,11 +139,11 @@ def patches(places: Places, reader: Reader) -> Iterator[Place]:
         yield from named_patches(places)
         return
     for name, split, *edges in reader.rows(path, ("name", "split", "west", "south", "east", "north")):
-        numbers = [number_of(edge) for edge in edges]
-        if None in numbers or split not in SPLITS or not is_file_name(name):
+        numbers = numbers_of(edges)
+        if numbers is None or split not in SPLITS or not is_file_name(name):
             reader.note(f"{path} has a row that tells no place, {name!r}; it is left out")
             continue
-        west, south, east, north = (number for number in numbers if number is not None)
+        west, south, east, north = numbers
         if -360 <= west < east <= 360 and -90 <= south < north <= 90:
             yield Place(name, split, west, south, east, north)
         else:
@@ -187,21 +186,25 @@ def extent_of(places: Places, reader: Reader) -> Extent | None:
 
 
 def gather(
-    places: Places, reader: Reader, extent: Extent, side: int, cards: dict[tuple[str, str], int]
-) -> dict[Cell, Square]:
-    """Return the squares of `side` x `side` patches that have any."""
-    squares: dict[Cell, Square] = {}
+    places: Places, reader: Reader, extent: Extent, sides: list[int], cards: dict[tuple[str, str], int]
+) -> list[dict[Cell, Square]]:
+    """Return for each of `sides` the squares of that many patches a side, those that have any."""
+    found: list[dict[Cell, Square]] = [{} for _ in sides]
     west, _, _, north = extent.bounds
     for place in patches(places, reader):
-        column = int(((place.west + place.east) / 2 - west) / (side * extent.width))
-        row = int((north - (place.south + place.north) / 2) / (side * extent.height))
-        square = squares.setdefault((column, row), Square(place))
-        if place.name < square.first.name:
-            square.first = place  # whatever the order of a folder
-        square.counts[place.split] += 1
+        column = ((place.west + place.east) / 2 - west) / extent.width
+        row = (north - (place.south + place.north) / 2) / extent.height
         card = cards.get((place.split, place.name))
-        square.card = card if square.card is None else square.card
-    return squares
+        for side, squares in zip(sides, found, strict=True):
+            cell = int(column / side), int(row / side)
+            square = squares.get(cell)
+            if square is None:
+                square = squares[cell] = Square(place)
+            if place.name < square.first.name:
+                square.first = place  # whatever the order of a folder
+            square.counts[place.split] += 1
+            square.card = card if square.card is None else square.card
+    return found
 
 
 def outline_of(square: Square, cell: Cell, side: int, extent: Extent) -> Footprint:
@@ -223,12 +226,17 @@ def edges_of(cell: Cell, side: int, extent: Extent) -> tuple[float, float, float
 
 def draw_mosaic(
     places: Places, extent: Extent, side: int, squares: dict[Cell, Square], reader: Reader, workers: int
-) -> Image.Image:
-    """Return the mosaic (RGBA) over `extent.bounds`: in each square its first patch, elsewhere nothing."""
+) -> Image.Image | None:
+    """Return the mosaic (RGBA) over `extent.bounds`: in each square its first patch, elsewhere nothing.
+
+    None when there is no image to make it of.
+    """
     west, south, east, north = extent.bounds
-    first = next(iter(squares.values())).first
-    native = max(1, width_of(places.images(first.split) / f"{first.name}{SUFFIX}")) / extent.width
-    scale = min(MOSAIC / max(east - west, north - south), native)
+    paths = (places.images(square.first.split) / f"{square.first.name}{SUFFIX}" for square in squares.values())
+    width = next((width for width in map(width_of, paths) if width), None)
+    if width is None:
+        return None
+    scale = min(MOSAIC / max(east - west, north - south), width / extent.width)
     size = max(1, round((east - west) * scale)), max(1, round((north - south) * scale))
     mosaic = Image.new("RGBA", size)
 

@@ -143,10 +143,13 @@ def on_grain(length: int) -> int:
     return -(-length // GRAIN) * GRAIN
 
 
+def size_within(width: int, height: int, most: int) -> tuple[int, int]:
+    """Return (width, height) shrunk so that neither is more than `most`."""
+    ratio = min(1.0, most / max(width, height))
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
 def scaled(image: Image.Image, most: int) -> Image.Image:
     """Return `image` shrunk so that no side has more than `most` pixels."""
-    if max(image.size) <= most:
-        return image
-    ratio = most / max(image.size)
-    size = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    size = size_within(*image.size, most)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

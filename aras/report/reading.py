@@ -12,7 +12,7 @@ from typing import Any
 from aras.errors import UserError
 from aras.files import read_json
 
-MOST_NOTES = 200
+MOST_NOTES = 40
 """More are counted, not kept."""
 
 LONGEST_TEXT = 2000  # characters
@@ -39,6 +39,11 @@ class Reader:
             self.notes.append(told)
         else:
             self.left_out += 1
+
+    @property
+    def count(self) -> int:
+        """How many things could not be read."""
+        return len(self.notes) + self.left_out
 
     def lines(self) -> list[str]:
         """Return the notes, and how many more there are."""
@@ -147,6 +152,15 @@ def number_of(value: Any) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def numbers_of(cells: list[str]) -> list[float] | None:
+    """Return `cells` as finite numbers; None when one is none."""
+    try:
+        found = [float(cell) for cell in cells]
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found)) else None
 
 
 def plain_text(value: Any, longest: int = LONGEST_TEXT) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from aras.legend import CLASS_NAMES, NUM_CLASSES
 from aras.pairs import GENERATED, SUFFIX
 from aras.report.places import SETS, Places
-from aras.report.reading import Reader, number_of
+from aras.report.reading import Reader, numbers_of
 
 T = TypeVar("T")
 
@@ -80,9 +80,9 @@ def tally_table(path: Path, reader: Reader, most: int, seed: int) -> SetTally:
     draw: Draw[np.ndarray] = Draw(most, seed)
     sums = np.zeros(NUM_CLASSES)
     for filename, *cells in reader.rows(path, ("filename", *CLASS_NAMES)):
-        shares = [number_of(cell) for cell in cells]
-        if None in shares or not is_file_name(filename):
-            reader.note(f"{path} has a row that is no file name and seven numbers, {filename!r}; it is left out")
+        shares = numbers_of(cells)
+        if shares is None or min(shares) < 0 or not is_file_name(filename):
+            reader.note(f"{path} has a row that is no file name and seven percentages, {filename!r}; it is left out")
             continue
         percent = np.array(shares, dtype=np.float64)
         sums += percent
@@ -92,7 +92,7 @@ def tally_table(path: Path, reader: Reader, most: int, seed: int) -> SetTally:
 
 def is_file_name(text: str) -> bool:
     """Return whether `text` names a file in a folder, and nothing out of it."""
-    return bool(text) and Path(text).name == text and "\0" not in text
+    return text not in ("", ".", "..") and "/" not in text and "\0" not in text
 
 
 def tally_folder(folder: Path, most: int, seed: int) -> SetTally:

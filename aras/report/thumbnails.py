@@ -13,7 +13,7 @@ from aras.errors import UserError
 from aras.legend import COLORS, NUM_CLASSES, read_mask
 from aras.pairs import read_image
 from aras.report.page import Sprite
-from aras.report.pictures import Sheets, scaled
+from aras.report.pictures import Sheets, scaled, size_within
 from aras.report.reading import Reader
 
 CHUNK = 128  # of items in work at a time
@@ -82,8 +82,14 @@ def shrunk(pixels: np.ndarray, most: int) -> np.ndarray:
 
 def mask_thumbnail(labels: np.ndarray, most: int) -> np.ndarray:
     """Return a thumbnail (h, w, 3) uint8 of `labels` (H, W) in the legend's colours, none of them mixed."""
-    step = -(-max(labels.shape) // most)
-    return COLORS[labels[step // 2 :: step, step // 2 :: step]]
+    height, width = labels.shape
+    columns, rows = size_within(width, height, most)
+    return COLORS[labels[np.ix_(places_of(height, rows), places_of(width, columns))]]
+
+
+def places_of(length: int, count: int) -> np.ndarray:
+    """Return the indices (count,) of the middles of `count` equal parts of `length`."""
+    return (2 * np.arange(count) + 1) * length // (2 * count)
 
 
 def image_or_problem(path: Path) -> tuple[np.ndarray | None, str]:
