@@ -42,7 +42,7 @@ def kernel_distance(
         UserError: a set has fewer than two images, or features that are no finite numbers.
 
     Source:
-        Binkowski et al. 2018, arXiv 1801.01401, section 4 (the kernel); Gretton et al. 2012, JMLR 13, 723, eq. 3.
+        Binkowski et al. 2018, arXiv 1801.01401 (the kernel); Gretton et al. 2012, JMLR 13, 723, eq. 3.
     """
     if min(len(one), len(other)) < FEWEST:
         raise UserError("a kernel distance needs two images in each set; add some, or leave the set out")

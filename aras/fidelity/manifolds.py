@@ -78,7 +78,8 @@ def manifold_scores(
         UserError: a set has no more images than neighbours are asked for, or features that are no finite numbers.
 
     Source:
-        Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2; Naeem et al. 2020, arXiv 2002.09797, eq. 4 and 5.
+        Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2 (precision, recall); Naeem et al. 2020, arXiv 2002.09797
+        (density, coverage).
     """
     fewest, most = min(len(real), len(fake)), max(len(real), len(fake))
     if fewest <= max(k, density_k):
