@@ -9,11 +9,8 @@ from aras.report.mapping import SET_COLORS
 from aras.report.page import Bars, Part, Table
 from aras.report.pictures import Store
 from aras.report.places import Places
-from aras.report.reading import Reader, dig, listed, mapped, number_of, plain_text, told_number
+from aras.report.reading import Reader, dig, mapped, number_of, plain_text, told_number
 from aras.report.training import figure_of
-
-DEEPEST = 3  # how far thresholds may be nested
-MOST_ROWS = 60
 
 
 def selection_parts(places: Places, store: Store, reader: Reader) -> list[Part]:
@@ -38,12 +35,7 @@ def fates(found: dict[str, Any]) -> list[Part]:
         return []
     colors = [SET_COLORS["test"], *(GREYS[rank % len(GREYS)] for rank in range(len(known) - 1))]
     values = [[round(max(0.0, count) / total, 6) for count in known.values()]]
-    rows = [[name, f"{count:,.0f}", f"{100 * count / total:.2f}"] for name, count in known.items()]
-    columns = ["selected, or why dropped", "images", "%"]
-    return [
-        Bars("What became of the images", ["images"], [f"{total:,.0f} images"], list(known), colors, values),
-        Table("Selected and dropped", columns, rows, [["", "", ""] for _ in rows]),
-    ]
+    return [Bars("What became of the images", ["images"], [f"{total:,.0f} images"], list(known), colors, values)]
 
 
 def mixes(found: dict[str, Any]) -> list[Part]:
@@ -52,29 +44,25 @@ def mixes(found: dict[str, Any]) -> list[Part]:
     known = {name: value for name, value in shares.items() if value}
     if not known:
         return []
-    return [Bars("Class mix", list(known), [""] * len(known), list(CLASS_NAMES), CLASS_COLORS, list(known.values()))]
+    away = {name: number_of(value) for name, value in mapped(found.get("distance_to_target")).items()}
+    totals = ["" if value is None else f"{100 * value:.1f} % away" for value in map(away.get, known)]
+    target = plain_text(found.get("target_mix"), 120)
+    note = f"The target: {target}." if target else ""
+    return [Bars("Class mix", list(known), totals, list(CLASS_NAMES), CLASS_COLORS, list(known.values()), note)]
 
 
 def shares_of(value: Any) -> list[float]:
-    """Return the share of each class (7,) in `value`, by name or in the legend's order; nothing if it tells none."""
-    given = listed(value) or [dig(value, name) for name in CLASS_NAMES]
-    numbers = [max(0.0, number_of(one) or 0.0) for one in given]
+    """Return the share of each class (7,) in `value`, by name; nothing if it tells none."""
+    numbers = [max(0.0, number_of(dig(value, name)) or 0.0) for name in CLASS_NAMES]
     total = sum(numbers)
-    return [round(number / total, 6) for number in numbers] if len(numbers) == len(CLASS_NAMES) and total else []
+    return [round(number / total, 6) for number in numbers] if total else []
 
 
 def thresholds(found: dict[str, Any]) -> list[Part]:
-    """Return the thresholds and where they come from, as a table of names and values."""
-    rows = list(flat(found.get("thresholds"), "", DEEPEST))[:MOST_ROWS]
-    return [Table("Thresholds", ["threshold", "value"], rows, [["", ""] for _ in rows])] if rows else []
-
-
-def flat(value: Any, name: str, depth: int) -> list[list[str]]:
-    """Return the numbers and texts in `value` as rows of their names, joined by blanks, and themselves."""
-    if isinstance(value, dict) and depth:
-        return [
-            row for key, one in value.items() for row in flat(one, f"{name} {plain_text(key, 60)}".strip(), depth - 1)
-        ]
-    number = None if isinstance(value, str) else number_of(value)
-    told = told_number(number) if number is not None else plain_text(value, 300)
-    return [[name.replace("_", " "), told]] if told and name else []
+    """Return the limits that images were held against, and where they come from."""
+    rows = [
+        [plain_text(name, 60), told_number(number_of(dig(limit, "value")), 4), plain_text(dig(limit, "source"), 300)]
+        for name, limit in mapped(found.get("thresholds")).items()
+    ]
+    columns = ["limit", "value", "where it comes from"]
+    return [Table("Limits", columns, rows, [["", "", ""] for _ in rows])] if rows else []
