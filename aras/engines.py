@@ -7,7 +7,9 @@ docs/decisions/0017-engines.md.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,7 +94,7 @@ def each_unordered(
         return iter(())
     if engine.is_local:
         return each_here(work, items, workers)
-    raise UserError(f"--engine {engine.name} is not there yet")
+    return each_on_cluster(engine, work, items, sees)
 
 
 def each_here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
@@ -111,3 +113,20 @@ def each_here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Itera
         raise UserError(
             "a worker was killed, likely out of memory; run the same command with fewer --workers"
         ) from None
+
+
+def each_on_cluster(engine: Engine, work: Callable[[T], R], items: Sequence[T], sees: Sequence[Path]) -> Iterator[R]:
+    """Yield `work(item)` of all `items`, done by workers of a cluster that see the files of `sees`.
+
+    Raises:
+        UserError: see `each_unordered`.
+    """
+    package = {"dask": "distributed", "ray": "ray"}[engine.name]
+    if find_spec(package) is None:
+        raise UserError(f"--engine {engine.name} needs the package {package}; {INSTALL}")
+    from aras.clusters import each_on_dask, each_on_ray
+    from aras.remote import payloads, result_of, worker_call
+
+    each_of = {"dask": each_on_dask, "ray": each_on_ray}[engine.name]
+    with closing(each_of(str(engine.address), worker_call(), payloads(work, items, sees))) as outcomes:
+        yield from map(result_of, outcomes)
