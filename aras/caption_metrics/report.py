@@ -1,36 +1,11 @@
 """The measures of caption streams as a table, beside the paper's figures."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
-PAPER: dict[tuple[str, str], dict[str, float]] = {
-    ("text", "qwen"): {"redundancy": 46.45, "clip": 26.34},
-    ("vision", "gemma"): {"redundancy": 0.84, "clip": 31.06},
-    ("vision", "qwen"): {"redundancy": 10.05, "clip": 31.79},
-    ("hybrid", "gemma"): {"redundancy": 0.47, "clip": 30.26},
-    ("hybrid", "qwen"): {"redundancy": 6.41, "clip": 27.88},
-}
-"""The paper's streams by kind and model: redundancy in percent, CLIPScore (arXiv 2603.09625)."""
-
-DEFAULT_MODEL = {"text": "qwen", "vision": "gemma", "hybrid": "qwen"}
+from aras.results.published import paper_stream
 
 Summary = dict[str, Any]
-
-
-def paper_stream(stream: str) -> dict[str, float] | None:
-    """Return the paper's figures for a stream of this name, None when it has none of its kind.
-
-    A stream that names no model, such as `text`, is that of the captioner's default model.
-    """
-    name = stream.lower()
-    found = re.match(r"vision_language|hybrid|vision|text|language", name)
-    if not found:
-        return None
-    kind = {"vision_language": "hybrid", "language": "text"}.get(found[0], found[0])
-    model = next((model for model in ("gemma", "qwen") if model in name), None)
-    is_plain = name == found[0]
-    return PAPER.get((kind, model or DEFAULT_MODEL[kind])) if model or is_plain else None
 
 
 def table(streams: dict[str, Summary], present: float) -> str:

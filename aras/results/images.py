@@ -5,10 +5,9 @@ from typing import Any
 
 from aras.errors import UserError
 from aras.files import read_json
-from aras.results.published import published
+from aras.results.published import paper_stream, published, stream_of
 from aras.results.table import NOT_RUN, Cell, Row, Table, cell_of
 
-HYBRID = "vision_language"
 CAPTIONERS = {"text_captioner": "text", "vision_captioner": "vision", "vision_language_captioner": "hybrid"}
 GROUNDING = {"f1": "classes, F1 %", "hallucination": "mentions of a class not there %"}
 
@@ -96,15 +95,15 @@ def captions_table(path: Path | None, found: dict[str, Any] | None, suffix: str 
     """
     paper = published()["captions"]
     streams = found["streams"] if found else {}
-    matched = {name: paper_stream(name, (found or {}).get("sources", {}).get(name, [])) for name in streams}
+    matched = {name: of_the_paper(name, (found or {}).get("sources", {}).get(name, [])) for name in streams}
     rows = []
-    for index, one in enumerate(paper["streams"]):
-        ours = [name for name, place in matched.items() if place == index]
+    for one in paper["streams"]:
+        ours = [name for name, stream in matched.items() if stream is one]
         rows += [caption_row(f"{one['name']}{note_of(name, ours)}", streams[name], one, paper) for name in ours]
         if not ours:
             rows.append(caption_row(one["name"], None, one, paper))
-    rows += [caption_row(name, streams[name], {}, paper) for name, place in matched.items() if place is None]
-    all_five = all(index in matched.values() for index in range(len(paper["streams"]))) and None not in matched.values()
+    rows += [caption_row(name, streams[name], {}, paper) for name, stream in matched.items() if stream is None]
+    all_five = all(one in matched.values() for one in paper["streams"]) and None not in matched.values()
     redundancy = f"{100 * found['all']['redundancy']:.2f}" if found and all_five else None
     whole = all_five and all(is_whole(one, paper) for one in streams.values())
     every = [Cell(), cell_of(redundancy, paper["all"]["redundancy"], whole), Cell("", f"{paper['all']['clip']:.2f}")]
@@ -159,29 +158,20 @@ def claim_cell(found: dict[str, Any] | None) -> Cell:
     return cell_of(f"{100 * found['value']:.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""))
 
 
-def paper_stream(name: str, sources: list[str]) -> int | None:
-    """Return the place of the paper's stream that the stream `name` is one of, None if it is of none.
+def of_the_paper(name: str, sources: list[str]) -> dict[str, Any] | None:
+    """Return the paper's stream that the stream `name` is one of, None if it is of none.
 
     The run.json beside its CSVs tells script and model; only where there is none does the name.
     """
-    kind, model = None, None
     for source in sources:
         record = Path(f"{source}.run.json")
         if record.exists():
             try:
                 run = read_json(record)
-                kind, model = CAPTIONERS.get(Path(run["command"][0]).stem), str(run["options"]["model"])
+                return stream_of(CAPTIONERS.get(Path(run["command"][0]).stem), str(run["options"]["model"]))
             except (UserError, KeyError, TypeError, IndexError):
                 continue
-            break
-    else:
-        words = name.lower()
-        kinds = {HYBRID: "hybrid", "hybrid": "hybrid", "vision": "vision", "text": "text"}
-        kind, model = next((kinds[word] for word in kinds if words.startswith(word)), None), words
-    for index, one in enumerate(published()["captions"]["streams"]):
-        if kind == one["kind"] and one["model"] in (model or "").lower():
-            return index
-    return None
+    return paper_stream(name)
 
 
 # ---------------------------------------------------------------------------------------------------------------- maps
