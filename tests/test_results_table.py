@@ -223,6 +223,15 @@ def test_own_splits_and_other_numbers_of_images_do_not_compare(tmp_path, run):
     assert cell(made["segmentation_f1"], "Segformer", "Real")["state"] == "not run"
 
 
+def test_two_test_splits_of_one_size_are_not_averaged(tmp_path, run):
+    classes = scores(np.diag([7, 1, 1, 1, 1, 1, 1]))["classes"]
+    for name, f1, more in (("a", 0.7, {}), ("b", 0.72, {}), ("c", 0.5, {"tested": {"classes": classes}})):
+        write_training(tmp_path / name, f1, seed=ord(name), **more)
+    made, _ = tables(run, tmp_path)
+    assert cell(made["segmentation_f1"], "Segformer", "Real")["ours"].startswith("71.00 ±")
+    assert made["segmentation_f1_1"]["notes"][0] == "Not comparable with the paper: another test split."
+
+
 def test_parts_of_a_set_are_columns_of_their_own_but_the_papers(tmp_path, run):
     chosen = {"train": ["train", "synth"], "tested": {"trained_on": {"train": 80_192, "synth": 90_000}}}
     for seed, digest in enumerate(("aaaaaa", "bbbbbb")):
