@@ -574,7 +574,7 @@ def test_a_folder_that_is_not_there_is_a_line_that_names_the_option(run, tmp_pat
 
 
 def test_a_draw_depends_on_names_and_seed_alone():
-    names = [f"image {number}" for number in range(2000)]
+    names = [f"image {number}" for number in range(500)]
 
     def drawn(order, seed):
         draw = Draw(50, seed)
@@ -584,12 +584,12 @@ def test_a_draw_depends_on_names_and_seed_alone():
 
     first = drawn(names, 1)
     assert first == drawn(names[::-1], 1)
-    assert len(set(first) & set(drawn(names, 2))) < 10
-    times = np.zeros(2000)
-    for seed in range(200):
+    assert len(set(first) & set(drawn(names, 2))) < 20
+    times = np.zeros(500)
+    for seed in range(50):
         times[[int(name.split()[1]) for name in drawn(names, seed)]] += 1
-    assert 3.5 < times.mean() < 6.5
-    assert times.max() < 20  # each is drawn about as often
+    assert times.mean() == 5
+    assert times.max() < 16  # each is drawn about as often
 
 
 def test_cards_are_dealt_out_evenly_and_all_given():
@@ -611,7 +611,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
         assert (tally.count, len(tally.drawn)) == (count, 100)
         return most
 
-    assert peak(20_000) < 1.2 * peak(2000)
+    assert peak(12_000) < 3 * peak(2000)  # held rows would make it thirty times as much
 
 
 def test_text_of_any_kind_becomes_text_that_a_page_can_hold():

@@ -1,5 +1,6 @@
 """The whole page, gathered from whatever outputs there are; what is not there yet is said with what makes it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -7,9 +8,9 @@ from aras.report.balance import balance_parts
 from aras.report.cards import make_cards
 from aras.report.features import feature_parts
 from aras.report.generated import generated_parts
-from aras.report.headlines import headlines, subtitle
+from aras.report.headlines import headlines, region_notes, subtitle
 from aras.report.mapping import make_map
-from aras.report.page import Page, Part, Section, Table
+from aras.report.page import Cards, Page, Part, Provenances, Section, Table
 from aras.report.pictures import Sheets, Store
 from aras.report.places import Places
 from aras.report.provenance import provenances
@@ -46,14 +47,14 @@ class Limits:
 
 
 CREATE = "python dataset_creator.py"
-DRAW = "python generative_trainer_unet_spade_gan.py   or   python stylegan3/train.py --outdir=stylegan ..."
+DRAW = "python generative_trainer_unet_spade_gan.py"
 SECTIONS = {
     "overview": ("Overview", "What there is, and what is not there yet.", ""),
     "map": ("Map", "Where the patches lie, by split.", CREATE),
     "balance": ("Class balance", "What each set is of, and why patches were dropped.", CREATE),
     "cards": ("Images", "Images with their masks, predictions and captions.", CREATE),
     "training": ("Training", "Curves of each run, and scores on the test split.", "python segmentation_train.py"),
-    "generated": ("Generated images", "The newest grids of the GANs.", DRAW),
+    "generated": ("Generated images", "What both GANs draw; the other is stylegan3/train.py.", DRAW),
     "features": ("Feature maps", "How a trained encoder sees the sets.", "python segformer_vis.py"),
     "fidelity": ("Fidelity", "How near generated images are to real ones.", "python synthetic_metrics.py"),
     "selection": ("Selection", "Which generated images were kept, and why.", "python synthetic_select.py"),
@@ -66,6 +67,16 @@ SECTIONS = {
     "provenance": ("Provenance", "What made each output.", CREATE),
 }
 """By id, in the order of the page: title, lead, and the command that fills it."""
+
+KINDS = {
+    "figure": "figure",
+    "table": "table",
+    "curve": "plot",
+    "bars": "bar chart",
+    "footprints": "map",
+    "scatter": "map",
+}
+"""What parts are called; cards and provenances are counted one by one."""
 
 
 def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) -> Page:
@@ -91,10 +102,10 @@ def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) ->
         "results": result_tables(places, reader),
         "provenance": [made] if made else [],
     }
-    parts["overview"] = [overview(parts)]
+    parts["overview"] = [overview(parts, region_notes(places, reader))]
     return Page(
         "ARAS400k",
-        subtitle(places, tallies, reader),
+        subtitle(tallies),
         datetime.now(UTC).isoformat(timespec="seconds"),
         headlines(places, tallies, runs, reader),
         [section(name, parts[name]) for name in SECTIONS],
@@ -110,11 +121,24 @@ def section(name: str, parts: list[Part]) -> Section:
     return Section(name, title, lead, parts, None if parts else command)
 
 
-def overview(parts: dict[str, list[Part]]) -> Table:
-    """Return which sections are filled, and what fills the others."""
+def overview(parts: dict[str, list[Part]], notes: list[str]) -> Table:
+    """Return what each section shows, and what fills it."""
     rows, marks = [], []
     for name, (title, _, command) in SECTIONS.items():
         if name in parts:
-            rows.append([title, "there" if parts[name] else "not yet", command])
+            rows.append([title, told_parts(parts[name]) or "not yet", command])
             marks.append(["", "", ""] if parts[name] else ["missing", "missing", ""])
-    return Table("What there is", ["section", "state", "made by"], rows, marks)
+    return Table("What there is", ["section", "shows", "made by"], rows, marks, notes)
+
+
+def told_parts(parts: list[Part]) -> str:
+    """Return how much the `parts` of a section show, in words."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        if isinstance(part, Cards):
+            counts["image"] += len(part.cards)
+        elif isinstance(part, Provenances):
+            counts["output"] += len(part.runs)
+        else:
+            counts[KINDS[part.kind]] += 1
+    return ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items())

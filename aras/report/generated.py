@@ -17,7 +17,7 @@ def generated_parts(runs: list[Run], store: Store, reader: Reader) -> list[Part]
     for run in [run for run in runs if run.kind == "conditional GAN"][:MOST_RUNS]:
         newest = newest_of(run.folder / "samples")
         if newest:
-            caption = f"Each row or group: a mask, the real image, samples. After {told_kimg(newest)}. {run.name}"
+            caption = f"Each row: a mask, the real image, and samples. After {told_kimg(newest)}. {run.name}"
             parts += figure_of(newest, "Images drawn from masks", store, reader, caption, lossless=False)
     for run in [run for run in runs if run.kind == "StyleGAN"][:MOST_RUNS]:
         newest = newest_of(run.folder)

@@ -14,14 +14,17 @@ REAL, DRAWN = ("train", "real"), ("synth", "synthetic", GENERATED)
 """What sets of real and of drawn images are called."""
 
 
-def subtitle(places: Places, tallies: dict[str, SetTally], reader: Reader) -> str:
-    """Return what the data are, and to whom they are owed where a region.json tells."""
+def subtitle(tallies: dict[str, SetTally]) -> str:
+    """Return what the data are, in a line."""
     real = sum(tallies[name].count for name in SPLITS if name in tallies)
     drawn = sum(tally.count for name, tally in tallies.items() if name not in SPLITS)
+    return f"{real:,} real and {drawn:,} generated images, {NUM_CLASSES} land-cover classes"
+
+
+def region_notes(places: Places, reader: Reader) -> list[str]:
+    """Return what a region.json tells of the map and of whom the data are owed to; nothing without one."""
     region = reader.json(places.root / "region.json")
-    told = [f"{real:,} real and {drawn:,} generated images, {NUM_CLASSES} land-cover classes"]
-    told += [plain_text(region.get(key), 300).rstrip(".") for key in ("map", "attribution")]
-    return ". ".join(filter(None, told)) + "."
+    return [told for told in (plain_text(region.get(key), 400) for key in ("map", "attribution")) if told]
 
 
 def headlines(places: Places, tallies: dict[str, SetTally], runs: list[Run], reader: Reader) -> list[Fact]:

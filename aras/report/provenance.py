@@ -37,7 +37,7 @@ def records(places: Places, run_folders: list[Path]) -> Iterator[Path]:
     beside = [folder for name in SETS for folder in (places.images(name), places.masks(name))]
     wanted = [folder / name for folder in folders for name in ("run.json", "training_options.json")]
     wanted += [folder.with_name(f"{folder.name}.run.json") for folder in beside]
-    wanted += sorted(places.captions.glob("*.run.json"))
+    wanted += [*sorted(places.captions.glob("*.run.json")), *sorted(places.root.glob("*.run.json"))]
     yield from (path for path in dict.fromkeys(wanted) if path.is_file())
 
 

@@ -181,7 +181,7 @@ def caption_table(found: dict[str, Any], streams: dict[str, Any]) -> Table:
         cells = [plain_text(cell_of(name, summary), 60) for name, summary in streams.items()]
         if any(cells):
             is_paper = label.strip() == "the paper's"
-            rows.append([label.strip(), *cells])
+            rows.append([label.replace("  ", "– ", 1), *cells])
             marks.append(["paper" if is_paper else ""] * (1 + len(cells)))
     together = number_of(dig(found, "all", "redundancy"))
     notes = ["± is half of the 95 % interval over blocks of neighbouring images."]
