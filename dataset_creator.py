@@ -10,18 +10,23 @@ https://arxiv.org/abs/2603.09625. Where we differ from the published script: doc
 import csv
 import math
 import os
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from aras.command import Command, Number, dry_run_option, seed_option, workers_option
-from aras.cutting import Cutting, Unit, cut_unit, units_of
+from aras.cutting import Cutting, Unit, cut_named, take_back, units_of
+from aras.engines import each_unordered, engine_of, engine_options
 from aras.errors import UserError
+from aras.fencing import Fence, new_fence
 from aras.files import remove_parts, sole_writer, whole_file
 from aras.patches import REFLECTANCE_MAX
 from aras.progress import PROGRESS, check_own, drop_unit, record_of, split_folders, stale_units
-from aras.rasters import Raster, raster_of
+from aras.rasters import Raster, is_url, raster_of
 from aras.runs import begin_run, check_same_options
 from aras.sources import image_paths, map_paths, maps_under
 from aras.tables import Tally, write_tables
@@ -29,6 +34,9 @@ from aras.tiles import IMAGE_DEGREES, check_bbox
 
 PUBLISHED = {"stretch": "patch-max", "split": "random", "fractions": (0.8, 0.1, 0.1)}
 PACKAGES = ("numpy", "rasterio", "opencv-python-headless", "pillow", "joblib")
+
+Each = Callable[[Callable[[Unit], Any], list[Unit]], Generator[Any, None, None]]
+"""What applies a function to each of some units and yields the results in any order."""
 
 
 def units_to_cut(
@@ -75,45 +83,42 @@ def limited(units: list[Unit], limit: int | None) -> list[Unit]:
     return kept
 
 
-def cut_all(units: list[Unit], cutting: Cutting, workers: int) -> list[tuple[str, str]]:
-    """Cut `units` on `workers` processes with a progress bar; return (unit, reason) of those that failed."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+def absolute(place: str) -> str:
+    """Return the folder `place` as any process may name it; a URL as it is."""
+    return place if is_url(place) else str(Path(place).absolute())
+
+
+def folders_of(*places: str) -> list[Path]:
+    """Return those of `places` that are folders rather than URLs."""
+    return [Path(place) for place in places if not is_url(place)]
+
+
+def cut_all(units: list[Unit], cutting: Cutting, fence: Fence, each: Each) -> list[tuple[str, str]]:
+    """Cut `units` wherever `each` does, with a progress bar; return (unit, reason) of those that failed."""
     from tqdm import tqdm
 
     failed = []
-    done = Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(cut_named)(u, cutting, os.getpid()) for u in units
-    )
-    try:
-        with tqdm(total=sum(u.size for u in units), unit="patch", desc="patches", smoothing=0.05) as bar:
-            for unit, reason in done:
-                bar.update(unit.size)
-                if reason:
-                    failed.append((unit.name, reason))
-    except TerminatedWorkerError:
-        raise UserError(
-            "a worker was killed, likely out of memory; run the same command with fewer --workers"
-        ) from None
+    done = each(partial(cut_named, cutting=cutting, fence=fence), units)
+    with closing(done), tqdm(total=sum(u.size for u in units), unit="patch", desc="patches", smoothing=0.05) as bar:
+        for unit, reason in done:
+            bar.update(unit.size)
+            if reason:
+                take_back(unit, cutting.output)
+                failed.append((unit.name, reason))
     return sorted(failed)
 
 
-def create(cutting: Cutting, todo: list[Unit], failed: list[tuple[str, str]], workers: int) -> Tally:
+def create(cutting: Cutting, fence: Fence, todo: list[Unit], failed: list[tuple[str, str]], each: Each) -> Tally:
     """Cut `todo`, add what goes wrong to `failed`, and write all tables; return what the whole dataset holds."""
     output = cutting.output
     for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
         remove_parts(folder)
     if todo:
-        failed += cut_all(todo, cutting, workers)
+        failed += cut_all(todo, cutting, fence, each)
     else:
         click.echo("All patches are there already.")
     write_failures(output / "failures.csv", failed)
     return write_tables(output, output / PROGRESS, cutting.patch_size, cutting.block_size, cutting.fractions)
-
-
-def cut_named(unit: Unit, cutting: Cutting, parent: int) -> tuple[Unit, str | None]:
-    """Return `unit` and what `cut_unit` says of it, as results come back in any order."""
-    return unit, cut_unit(unit, cutting, parent)
 
 
 def write_failures(path: Path, failed: list[tuple[str, str]]) -> None:
@@ -204,6 +209,7 @@ def report(tally: Tally, output: Path) -> None:
 @click.option("--year", type=click.Choice(["2021", "2020"]), default="2021", show_default=True, help="For URLs.")
 @click.option("--as-published", is_flag=True, help="The published pixels and selection, with their defects.")
 @workers_option()
+@engine_options
 @seed_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Look at the first N patch positions only.")
 @dry_run_option
@@ -221,6 +227,7 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     \b
     Example  python dataset_creator.py
              python dataset_creator.py --s2 my_tiles --output mine --patch-size 512 --dry-run
+             python dataset_creator.py --engine dask --scheduler tcp://node1:8786
 
     --limit rounds up to whole rows of a tile. --as-published gives the published
     pixels (each patch stretched by its maximum) and tiles (only those whose map is found one degree around), split
@@ -234,11 +241,13 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     record, told = output / "run.json", {**options, "limit": limit, "output": output}
     if record.exists():
         check_same_options(record, told)
-    s2, worldcover, published, year = (options[n] for n in ("s2", "worldcover", "as_published", "year"))
+    engine, s2, worldcover = engine_of(options), options["s2"], options["worldcover"]
+    if not engine.is_local:  # its workers have other current folders
+        s2, worldcover, output = absolute(s2), absolute(worldcover), output.absolute()
     cutting = Cutting(
         output=output, **{name: options[name] for name in Cutting.__dataclass_fields__ if name != "output"}
     )
-    units, failed = units_to_cut(s2, worldcover, int(year), cutting, published)
+    units, failed = units_to_cut(s2, worldcover, int(options["year"]), cutting, options["as_published"])
     units = limited(units, limit)
     stale = stale_units({unit.name: unit.key for unit in units}, output)
     todo = [unit for unit in units if (path := record_of(unit.name, output)) in stale or not path.exists()]
@@ -256,9 +265,11 @@ def main(context: click.Context, output: Path, workers: int, dry_run: bool, limi
     check_own(output)
     with sole_writer(output):
         begin_run(record, told, PACKAGES)
+        fence = new_fence(output / PROGRESS, os.getpid() if engine.is_local else None)
         for path in stale:
             drop_unit(path, output)
-        tally = create(cutting, todo, failed, workers)
+        each = partial(each_unordered, engine, workers=workers, sees=(fence.path, *folders_of(s2, worldcover)))
+        tally = create(cutting, fence, todo, failed, each)
     report(tally, output)
     if failed:
         raise UserError(f"{len(failed)} parts of tiles failed, see {output}/failures.csv; the first: {failed[0][1]}")

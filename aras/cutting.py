@@ -5,9 +5,8 @@ that was interrupted is simply done again.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from aras.errors import UserError
+from aras.fencing import Fence
 from aras.legend import labels_from_codes
 from aras.patches import (
     PERCENTILES,
@@ -143,25 +143,36 @@ def within(patches: range, low: float, high: float, size: int) -> range:
     return range(max(patches.start, first), min(patches.stop, last))
 
 
-def cut_unit(unit: Unit, cutting: Cutting, parent: int | None = None) -> str | None:
+def cut_unit(unit: Unit, cutting: Cutting, fence: Fence | None = None) -> str | None:
     """Write the patches of `unit`, then its record; return what went wrong with its files, or None.
 
-    The record comes last: a unit without one is done again from its start, with the same bytes. A unit that fails takes
-    its patches back, so that the folders never hold a patch that the tables do not tell of.
+    The record comes last: a unit without one is done again from its start, with the same bytes. It may be done by two
+    workers at a time, when a cluster took one of them for lost.
 
     Args:
         unit: what to cut.
         cutting: how to cut it.
-        parent: the process that gave the work; without it a worker ends, so that none writes on without the lock.
+        fence: the leave to write.
+
+    Raises:
+        UserError: it is another run's turn to write.
     """
-    reason = cut_rows(unit, cutting, parent)
-    if reason:
-        for row, col in product(range(*unit.rows), range(*unit.cols)):
-            remove_patch(cutting.output, patch_name(unit.image.tile, row, col))
-    return reason
+    with fence.writing() if fence else nullcontext():
+        return cut_rows(unit, cutting, fence)
 
 
-def cut_rows(unit: Unit, cutting: Cutting, parent: int | None) -> str | None:
+def cut_named(unit: Unit, cutting: Cutting, fence: Fence) -> tuple[Unit, str | None]:
+    """Return `unit` and what `cut_unit` says of it, as results come back in any order."""
+    return unit, cut_unit(unit, cutting, fence)
+
+
+def take_back(unit: Unit, output: Path) -> None:
+    """Delete the patches of a unit that failed, so that the folders hold none that the tables do not tell of."""
+    for row, col in product(range(*unit.rows), range(*unit.cols)):
+        remove_patch(output, patch_name(unit.image.tile, row, col))
+
+
+def cut_rows(unit: Unit, cutting: Cutting, fence: Fence | None) -> str | None:
     """Write the patches of all rows of `unit` and its record; return what went wrong with its files, or None."""
     import rasterio
 
@@ -171,7 +182,8 @@ def cut_rows(unit: Unit, cutting: Cutting, parent: int | None) -> str | None:
             maps = [(land_map, opened.enter_context(rasterio.open(land_map.path))) for land_map in unit.maps]
             table = stretch_table(unit.image.path, unit.image.stamp, cutting.stretch, cutting.reflectance_max)
             for row in range(*unit.rows):
-                end_if_orphaned(parent)
+                if fence:
+                    fence.end_if_orphaned()
                 lines += cut_row(unit, row, image, maps, table, cutting)
     except UserError as error:
         return str(error)
@@ -179,12 +191,6 @@ def cut_rows(unit: Unit, cutting: Cutting, parent: int | None) -> str | None:
         return f"{unit.image.path} or a map under it cannot be opened ({error}); download them again"
     write_unit(record_of(unit.name, cutting.output), unit.key, lines)
     return None
-
-
-def end_if_orphaned(parent: int | None) -> None:
-    """End this worker at once if the process that gave it work is gone."""
-    if parent is not None and parent not in (os.getpid(), os.getppid()):
-        os._exit(1)
 
 
 @lru_cache(maxsize=4)

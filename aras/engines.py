@@ -6,7 +6,7 @@ docs/scaling.md says how. What each engine was found to do, and why joblib's own
 docs/decisions/0017-engines.md.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -73,7 +73,7 @@ def engine_of(options: dict[str, Any]) -> Engine:
 
 def each_unordered(
     engine: Engine, work: Callable[[T], R], items: Sequence[T], workers: int, sees: Sequence[Path] = ()
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield `work(item)` of all `items`, in whatever order they are done.
 
     What a lost worker of a cluster was doing is done again by another, so that two may do the same item at a time.
@@ -81,7 +81,7 @@ def each_unordered(
 
     Args:
         engine: where to work.
-        work: importable by name, or a partial of what is; its paths must be absolute. Nothing of it may print.
+        work: a function at the top of a module of `aras`, or a partial of one; its paths must be absolute.
         items: what to work on; picklable.
         workers: processes of the local engine; a cluster has its own number.
         sees: files and folders that every worker must find under the same name.
@@ -91,10 +91,11 @@ def each_unordered(
             without this code, its packages or the files of `sees`. What `work` raises is raised here.
     """
     if not items:
-        return iter(())
+        return
     if engine.is_local:
-        return each_here(work, items, workers)
-    return each_on_cluster(engine, work, items, sees)
+        yield from each_here(work, items, workers)
+    else:
+        yield from each_on_cluster(engine, work, items, sees)
 
 
 def each_here(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from aras.errors import UserError
 
@@ -20,13 +21,15 @@ def part_path(path: Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, durable: bool = True, alone: bool = True) -> Iterator[Path]:
     """Yield `<path>.part` to write to, and rename it onto `path` when the body ends well.
 
     A process killed at any instruction leaves the old `path` or none, never half a file. With `durable` the bytes are
-    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand.
+    on disk before the rename, which also holds through a power cut; leave it out for files by the thousand. Where
+    another process may write the same `path` at the same time, this one is not `alone`: its part has a name of its own,
+    which stays behind after a kill until `remove_parts`.
     """
-    part = part_path(path)
+    part = part_path(path if alone else path.with_name(f"{path.name}.{uuid4().hex}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
@@ -38,15 +41,15 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+def write_bytes(path: Path, content: bytes, durable: bool = True, alone: bool = True) -> None:
     """Write `content` to `path`, wholly or not at all."""
-    with whole_file(path, durable) as part:
+    with whole_file(path, durable, alone) as part:
         part.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, alone: bool = True) -> None:
     """Write `text` as UTF-8 to `path`, wholly or not at all."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), alone=alone)
 
 
 def write_json(path: Path, value: Any) -> None:

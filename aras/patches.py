@@ -76,8 +76,8 @@ def png_of_mask(labels: np.ndarray) -> bytes:
 
 def write_patch(folder: Path, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Write the pair `images/<name>.png` and `masks/<name>.png` below `folder`, a split's folder."""
-    write_bytes(folder / "images" / f"{name}.png", png_of_image(pixels), durable=False)
-    write_bytes(folder / "masks" / f"{name}.png", png_of_mask(labels), durable=False)
+    for kind, content in (("images", png_of_image(pixels)), ("masks", png_of_mask(labels))):
+        write_bytes(folder / kind / f"{name}.png", content, durable=False, alone=False)
 
 
 def remove_patch(output: Path, name: str) -> None:

@@ -66,7 +66,7 @@ def patch_record(tile: str, row: int, col: int, per_degree: int, outcome: str, c
 
 def write_unit(path: Path, key: str, lines: list[str]) -> None:
     """Write the records of a finished unit, made from what `key` stands for."""
-    write_text(path, f"{key}\n" + "".join(lines))
+    write_text(path, f"{key}\n" + "".join(lines), alone=False)
 
 
 def unit_key(path: Path) -> str:
