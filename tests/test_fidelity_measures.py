@@ -172,16 +172,32 @@ def test_scores_of_too_few_images_are_told():
         manifold_scores(normal(5, 2), normal(50, 2))
 
 
-def test_the_draws_of_large_sets_are_small(monkeypatch):
-    """And their spread is scaled: the error is still that of all images."""
+def test_intervals_of_large_sets_come_from_fewer_images(monkeypatch):
+    """And are narrowed: the error is still that of all images."""
     real, fake = normal(400, 4), normal(400, 4, 1, 0.5, 0.8)
-    half = manifold_scores(real, fake)
-    monkeypatch.setattr(manifolds, "IMAGES_OF_DRAW", 80)
-    small = manifold_scores(real, fake)
+    blocks = np.arange(400) // 4
+    everything = manifold_scores(real, fake, real_blocks=blocks)
+    monkeypatch.setattr(manifolds, "IMAGES_OF_DRAWS", 150)
+    fewer = manifold_scores(real, fake, real_blocks=blocks)
     for name in ("precision", "recall", "density", "coverage"):
-        one, other = getattr(half, name), getattr(small, name)
+        one, other = getattr(everything, name), getattr(fewer, name)
         assert one.value == other.value
-        assert other.standard_error == pytest.approx(one.standard_error, rel=0.6)
+        assert one.standard_error != other.standard_error == pytest.approx(one.standard_error, rel=0.6)
+
+
+def test_their_draws_are_scores_of_halves():
+    real, fake = normal(30, 3), normal(34, 3, 1, 0.5, 0.7)
+    blocks = np.arange(30) // 3, np.arange(34) // 2
+    groups = groups_of(blocks[0], 30, 5), groups_of(blocks[1], 34, 5)
+    keep = draws_of_two(*groups, 5)
+    plain = [
+        [*plain_scores(*halves, 3)[:2], *plain_scores(*halves, 5)[2:]]
+        for halves in ((real[a[groups[0]]], fake[b[groups[1]]]) for a, b in zip(*keep, strict=True))
+    ]
+    found = manifold_scores(real, fake, 3, 5, *blocks, seed=5)
+    share = np.mean([each.mean() for each in keep])
+    wanted = np.std(plain, axis=0, ddof=1) * np.sqrt(share / (1 - share))
+    assert [each.standard_error for each in vars(found).values()] == pytest.approx(wanted, rel=1e-6)
 
 
 # Fréchet distance

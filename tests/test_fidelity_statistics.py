@@ -166,7 +166,7 @@ def test_groups_keep_blocks_whole_and_are_alike_in_size():
 
 @pytest.mark.parametrize("groups, kept", [(2, {1}), (7, {3, 4}), (100, {50})])
 def test_draws_keep_half_and_each_group_as_often(groups, kept):
-    found = draws(groups, 2000, 0.5, np.random.default_rng(0))
+    found = draws(groups, 2000, np.random.default_rng(0))
     assert set(found.sum(axis=1).tolist()) == kept
     assert found.mean(axis=0) == pytest.approx(0.5, abs=0.06)
 

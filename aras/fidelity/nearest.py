@@ -58,7 +58,7 @@ def nearest(
     k: int,
     skip_self: bool = False,
     device: "torch.device | None" = None,
-    told: str | None = "neighbours",
+    told: str = "neighbours",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return distances (N, k) float64 and places (N, k) int64 in `other` of the k nearest to each of `one`.
 
@@ -72,7 +72,7 @@ def nearest(
         k: how many.
         skip_self: `other` is `one`, and no image is its own neighbour.
         device: where to compute, the CPU if None.
-        told: what the progress bar is called, None for no bar.
+        told: what the progress bar is called.
 
     Raises:
         UserError: `other` has fewer than k others, or a feature is no finite number.
@@ -87,7 +87,7 @@ def nearest(
     mean = mean_of(other, device)
     squares = torch.full((len(one), k), torch.inf, dtype=torch.float64, device=device)
     places = torch.zeros((len(one), k), dtype=torch.int64, device=device)
-    for i in tqdm(starts(len(one)), desc=told, disable=None if told else True, unit="block", leave=False):
+    for i in tqdm(starts(len(one)), desc=told, disable=None, unit="block", leave=False):
         left = block_of(one, i, device) - mean
         for j in starts(len(other)):
             if skip_self and j < i:

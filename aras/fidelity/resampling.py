@@ -71,24 +71,29 @@ def groups_of(blocks: np.ndarray | None, images: int, seed: int, most: int = GRO
     return np.unique(group[index], return_inverse=True)[1]
 
 
-def draws(groups: int, repeats: int, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Return which groups are kept in each of `repeats` draws of a `share` of them, (R, G) bool."""
+def draws(groups: int, repeats: int, generator: np.random.Generator) -> np.ndarray:
+    """Return which groups are kept in each of `repeats` draws of half of them, (R, G) bool."""
     # Of an odd number, every other draw keeps one more.
-    counts = np.floor(share * groups + np.arange(repeats) % 2 / 2).astype(int).clip(1, max(groups - 1, 1))
+    counts = np.maximum((groups + np.arange(repeats) % 2) // 2, 1)
     return generator.random((repeats, groups)).argsort(axis=1).argsort(axis=1) < counts[:, None]
 
 
-def draws_of_two(one: np.ndarray, other: np.ndarray, seed: int, share: float = 0.5) -> Keep:
+def draws_of_two(one: np.ndarray, other: np.ndarray, seed: int) -> Keep:
     """Return `REPEATS` independent draws of the groups of two sets, given the group of each image (N,)."""
     generator = np.random.default_rng(seed)
     return (
-        draws(int(one.max()) + 1, REPEATS, share, generator),
-        draws(int(other.max()) + 1, REPEATS, share, generator),
+        draws(int(one.max()) + 1, REPEATS, generator),
+        draws(int(other.max()) + 1, REPEATS, generator),
     )
 
 
 def estimate(
-    value: float, replicates: np.ndarray, keep: Keep, least: float = -np.inf, most: float = np.inf
+    value: float,
+    replicates: np.ndarray,
+    keep: Keep,
+    least: float = -np.inf,
+    most: float = np.inf,
+    scale: float = 1.0,
 ) -> Estimate:
     """Return `value` with the interval that its `replicates` (R,) give; those that are nan do not count.
 
@@ -102,6 +107,7 @@ def estimate(
         keep: the draws.
         least: below which the measure cannot be.
         most: above which it cannot be.
+        scale: of the standard error, for draws of fewer images than `value` is of.
     """
     from scipy.stats import t
 
@@ -109,7 +115,7 @@ def estimate(
     if degrees < 1 or len(found) < max(len(replicates) / 2, 2):
         return Estimate(value)
     share = float(np.mean([each.mean() for each in keep]))
-    error = float(found.std(ddof=1) * np.sqrt(share / (1 - share)))
+    error = float(found.std(ddof=1) * np.sqrt(share / (1 - share)) * scale)
     reach = float(t.ppf((1 + LEVEL) / 2, degrees)) * error
     return Estimate(value, max(value - reach, least), min(value + reach, most), error)
 
