@@ -79,10 +79,11 @@ def sheets_of(images: np.ndarray, first: int, **options) -> tuple[list[Picture],
 def example_page(count: int = 2000, points: int = 10000) -> Page:
     """Return a report of `count` cards and two maps of features of `points` images."""
     random = np.random.default_rng(7)
-    repeated = np.arange(count) % DISTINCT
-    labels = fields(DISTINCT, 1)
+    distinct = min(DISTINCT, count)
+    repeated = np.arange(count) % distinct
+    labels = fields(distinct, 1)
     images = (0.45 * COLORS[labels] + 60 + random.normal(0, 14, (*labels.shape, 3))).clip(0, 255).astype(np.uint8)
-    guesses = np.where(random.random(labels.shape) < 0.12, fields(DISTINCT, 2), labels)
+    guesses = np.where(random.random(labels.shape) < 0.12, fields(distinct, 2), labels)
     sheets: list[Picture] = []
     sprites = []
     for kind, options in (
@@ -93,7 +94,7 @@ def example_page(count: int = 2000, points: int = 10000) -> Page:
         more, found = sheets_of(kind[repeated], len(sheets), **options)
         sheets += more
         sprites.append(found)
-    cards = [card(k, labels[k % DISTINCT], guesses[k % DISTINCT], [kind[k] for kind in sprites]) for k in range(count)]
+    cards = [card(k, labels[k % distinct], guesses[k % distinct], [kind[k] for kind in sprites]) for k in range(count)]
     maps = [scatter(name, points, sprites[0]) for name in ("t-SNE", "UMAP")]
     parts: dict[str, list[Part]] = {
         "overview": [table()],

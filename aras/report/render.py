@@ -21,7 +21,7 @@ SCRIPTS = ("start.js", "sprites.js", "curves.js", "plane.js", "maps.js", "dialog
 
 MARK_MEANINGS = {
     "best": "best of its column",
-    "missing": "not run yet",
+    "missing": "not there yet",
     "paper": "as published",
     "floor": "real images against real images",
 }
@@ -124,8 +124,9 @@ def numeric_columns(table: Table) -> list[bool]:
 
 
 def mark_meanings(table: Table) -> dict[str, str]:
-    """Return the marks that `table` has and what each means."""
-    used = {mark for marks in table.marks for mark in marks}
+    """Return the marks that cells of `table` with something in them have, and what each means."""
+    pairs = zip(table.rows, table.marks, strict=True)
+    used = {mark for cells, marks in pairs for cell, mark in zip(cells, marks, strict=True) if cell}
     return {mark: meaning for mark, meaning in MARK_MEANINGS.items() if mark in used}
 
 

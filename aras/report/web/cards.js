@@ -39,7 +39,9 @@ class CardBrowser {
   trimControls() {
     for (const box of findAll("input[type=checkbox]", this.form)) {
       const has = box.name === "split" ? (card) => card.split === box.value : (card) => card.classes.includes(box.value);
-      find(".count", box.parentElement).textContent = toldCount(this.cards.filter(has).length);
+      const count = this.cards.filter(has).length;
+      find(".count", box.parentElement).textContent = toldCount(count);
+      box.disabled = !count;
     }
     for (const option of findAll("option", this.form)) {
       const key = option.value.replace("-", "");
