@@ -52,6 +52,7 @@ def places_of(options: dict[str, Any]) -> dict[str, Any]:
     images = options["images"] or split / (GENERATED if generated else "images")
     confidence = options["confidence"] or (AGREEMENT if generated else str(images.parent / "confidence.csv"))
     return options | {
+        "own_images": options["images"] is not None,
         "images": images,
         "masks": options["masks"] or images.parent / "masks",
         "confidence": confidence,
@@ -76,7 +77,8 @@ def folders_of(options: dict[str, Any]) -> dict[str, ImageFolder]:
         UserError: a folder is missing or empty, or there are no masks where there must be.
     """
     limit = options["limit"] or ALL
-    found = {"candidates": folder_of("candidates", options["images"], options["masks"], limit)}
+    name = options["images"].name if options["own_images"] else options["set"]
+    found = {"candidates": folder_of(name, options["images"], options["masks"], limit)}
     for name in ("train", "held_out"):
         images = options[f"{name}_images"]
         found[name] = folder_of(name, images, images.parent / "masks")
@@ -88,7 +90,7 @@ def folders_of(options: dict[str, Any]) -> dict[str, ImageFolder]:
     return found
 
 
-def measured(folders: dict[str, ImageFolder], instrument: Instrument, score: str, cache: Path) -> dict[str, Rows]:
+def measured(folders: dict[str, ImageFolder], instrument: Instrument, cache: Path) -> dict[str, Rows]:
     """Return the rows of all sets.
 
     Raises:
@@ -96,10 +98,11 @@ def measured(folders: dict[str, ImageFolder], instrument: Instrument, score: str
     """
     found = {}
     for name, folder in folders.items():
-        found[name] = instrument.measure(folder, score, cache / f"{name}.npz")
+        path = cache / f"{folder.draw.name}.npz"
+        found[name] = instrument.measure(folder, path)
         failures = found[name].failures
         if failures and name != "candidates":
-            (cache / f"{name}.npz").unlink()
+            path.unlink()
             raise UserError(f"{next(iter(failures.values()))} ({len(failures)} of {folder.draw.folder} cannot be used)")
     return found
 
@@ -126,7 +129,9 @@ def select(
     device = choose_device(options["device"])
     candidates, train, held_out = rows["candidates"], rows["train"], rows["held_out"]
     selection = Selection(folders["candidates"].draw.names)
-    scores, shares = candidates.score_and_shares()
+    told = AGREEMENT if table is None else "confidence"
+    measured_scores, shares = candidates.scores_and_shares()
+    scores, normal = measured_scores[told], held_out.scores_and_shares()[0][told]
     failures = dict(candidates.failures)
     if table is not None:
         unlisted = {name for name in selection.names.tolist() if name not in table}
@@ -140,10 +145,9 @@ def select(
         options["duplicate_tail"],
         options["neighbors"],
     )
-    target = target_of(options["target_mix"], train.score_and_shares()[1].mean(axis=0, dtype=np.float64))
+    target = target_of(options["target_mix"], train.scores_and_shares()[1].mean(axis=0, dtype=np.float64))
     drop_unreadable(selection, failures)
-    told = AGREEMENT if table is None else "confidence"
-    drop_unsure(selection, scores, held_out.score_and_shares()[0], limits, told)
+    drop_unsure(selection, scores, normal, limits, told)
     with memory_told("use --device cpu"):
         drop_near_and_far(selection, candidates, train, folders["train"].draw.names, held_out, limits, device)
         drop_repeats(selection, candidates, scores, device)
@@ -182,7 +186,7 @@ def run(options: dict[str, Any], outputs: Outputs) -> None:
     )
     cache = options["features_cache"] or outputs.folder / "features"
     with sole_writer(cache):
-        rows = measured(folders, instrument, score, cache)
+        rows = measured(folders, instrument, cache)
     selection, summary = select(folders, rows, options, table)
     write_lists(outputs, selection)
     title = f"{summary['selected']:,} of {summary['images']:,} images of {options['images']}"

@@ -1,6 +1,6 @@
-"""What images are chosen by, measured once and kept on disk: features, a score, and the classes of the mask.
+"""What images are chosen by, measured once and kept on disk: features, scores, and the classes of the mask.
 
-Each image becomes a row of D + 1 + 7 numbers. A set that a killed run left half-measured goes on where it stopped, and
+Each image becomes a row of D + 2 + 7 numbers. A set that a killed run left half-measured goes on where it stopped, and
 what cannot be read is told rather than raised: it is the first reason for which an image is left out.
 """
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 READERS = 8  # threads; decompression lets go of the interpreter
 SCORES = ("confidence", "agreement")
-"""The score: the mean probability of the segmenter's labels, or the share of pixels that it labels as the mask does."""
+"""The mean probability of the segmenter's labels, and the share of labelled pixels that it labels as the mask does."""
+
+EXTRA = len(SCORES) + NUM_CLASSES  # columns beside the features
 
 ALL = 2**62  # images
 
@@ -55,12 +57,12 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows (N, D + 8) float32 in an .npz, read block by block: as a whole they may not fit the memory.
+    """The rows (N, D + 9) float32 in an .npz, read block by block: as a whole they may not fit the memory.
 
     Attributes:
         path: of the .npz.
         offset: where they begin, in bytes.
-        shape: (N, D + 8).
+        shape: (N, D + 9).
         failures: why an image could not be used, by name; its row is nan.
     """
 
@@ -75,22 +77,40 @@ class Rows:
     @property
     def width(self) -> int:
         """D, how many features there are."""
-        return self.shape[1] - 1 - NUM_CLASSES
+        return self.shape[1] - EXTRA
 
-    def features(self, index: np.ndarray | slice) -> np.ndarray:
-        """Return the features (B, D) float32 of the images at `index`."""
-        return self._read(index, slice(0, self.width))
+    def features_of(self, places: np.ndarray | None = None) -> Any:
+        """Return the features (M, D) float32 of the images at `places` (M,), of all without: read when indexed."""
+        return Features(self, np.arange(len(self)) if places is None else places)
 
-    def score_and_shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each image's score (N,), 0..1, and each class's share (N, 7) of its labelled pixels."""
+    def scores_and_shares(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return each of `SCORES` (N,), 0..1, and each class's share (N, 7) of the labelled pixels.
+
+        Without masks the agreement and the shares are 0.
+        """
         starts = range(0, len(self), ROWS_AT_ONCE)
-        parts = [self._read(slice(start, start + ROWS_AT_ONCE), slice(self.width, None)) for start in starts]
+        parts = [self.read(slice(start, start + ROWS_AT_ONCE), slice(self.width, None)) for start in starts]
         found = np.concatenate(parts)
-        return found[:, 0], found[:, 1:]
+        scores = {name: found[:, place] for place, name in enumerate(SCORES)}
+        return scores, found[:, len(SCORES) :]
 
-    def _read(self, index: np.ndarray | slice, columns: slice) -> np.ndarray:
+    def read(self, index: np.ndarray | slice, columns: slice) -> np.ndarray:
         """Return a copy of some rows; mapped anew, as pages of a lasting map would count as this process's memory."""
         return np.array(np.memmap(self.path, np.float32, "r", self.offset, self.shape)[index, columns])
+
+
+class Features:
+    """Features (M, D) of images in some rows, read from the disk when they are indexed, as a mapped array's are."""
+
+    def __init__(self, rows: Rows, places: np.ndarray):
+        self.rows, self.places = rows, places
+        self.shape = len(places), rows.width
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        return self.rows.read(self.places[index], slice(0, self.rows.width))
 
 
 def open_rows(path: Path) -> Rows:
@@ -126,22 +146,16 @@ class Instrument:
     batch_size: int
     workers: int
 
-    def measure(self, images: ImageFolder, score: str, path: Path) -> Rows:
-        """Return the rows of `images`, from the .npz at `path` if it has them, or measured and written there.
-
-        Args:
-            images: the set.
-            score: one of `SCORES`; `agreement` takes masks.
-            path: of the .npz.
-        """
-        key = images.key(self.space.digest, self.symmetries, score)
+    def measure(self, images: ImageFolder, path: Path) -> Rows:
+        """Return the rows of `images`, from the .npz at `path` if it has them, or measured and written there."""
+        key = images.key(self.space.digest, self.symmetries)
         if not is_cached(path, key):
             rows = rows_file(path, key)
             if not rows.exists():
-                begin_rows(rows, (len(images.draw), self.space.width + 1 + NUM_CLASSES))
+                begin_rows(rows, (len(images.draw), self.space.width + EXTRA))
             failures: dict[str, str] = {}
             with ThreadPoolExecutor(READERS) as pool:
-                describe = partial(self._describe, images.masks, score, failures, pool)
+                describe = partial(self._describe, images.masks, failures, pool)
                 refused = cache(partial(refusal, self._encoder, device=self.space.device))
                 failures |= fill_rows(
                     rows, images.draw, describe, refused, self.batch_size, self.workers, self.space.device
@@ -158,7 +172,6 @@ class Instrument:
     def _describe(
         self,
         masks: Path | None,
-        score: str,
         failures: dict[str, str],
         pool: ThreadPoolExecutor,
         names: list[str],
@@ -167,8 +180,8 @@ class Instrument:
         """Return the rows of a batch; nan, with the reason in `failures`, for an image whose mask cannot be used."""
         features = self.space.features(pixels, self.symmetries)[: len(names)].cpu().numpy()
         labels, confidence = labels_and_confidence([self.model], pixels, self.space.device)
-        scores = confidence.mean(dim=(1, 2))[: len(names)].cpu().numpy()
-        found = np.concatenate([features, scores[:, None], np.zeros((len(names), NUM_CLASSES), np.float32)], axis=1)
+        found = np.pad(features, ((0, 0), (0, EXTRA)))
+        found[:, -EXTRA] = confidence.mean(dim=(1, 2))[: len(names)].cpu().numpy()
         if masks is None:
             return found
         predicted = labels.cpu().numpy()
@@ -180,8 +193,7 @@ class Instrument:
                 continue
             labelled = mask < NUM_CLASSES
             found[place, -NUM_CLASSES:] = np.bincount(mask[labelled], minlength=NUM_CLASSES) / labelled.sum()
-            if score == "agreement":
-                found[place, -1 - NUM_CLASSES] = (mask == predicted[place])[labelled].mean()
+            found[place, 1 - EXTRA] = (mask == predicted[place])[labelled].mean()
         return found
 
 

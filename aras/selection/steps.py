@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aras.errors import UserError
+from aras.fidelity.nearest import nearest
 from aras.selection.measuring import Rows
 from aras.selection.mix import chosen_for_mix
-from aras.selection.neighbours import nearest, repeats
+from aras.selection.neighbours import repeats
 
 if TYPE_CHECKING:
     import torch
@@ -132,12 +133,13 @@ def drop_near_and_far(
     count = limits.neighbours
     if len(train) < count:
         raise UserError(f"--neighbors {count} is more than the {len(train)} training images; lower it")
-    normal, _ = nearest(held_out, np.arange(len(held_out)), train, count, device)
+    real = train.features_of()
+    normal, _ = nearest(held_out.features_of(), real, count, device=device, told="neighbours of held-out images")
     near = _threshold(limits.near, normal[:, 0], limits.near_tail, "--min-distance")
     far = _threshold(limits.far, normal[:, -1], 1 - limits.tail, "--max-distance")
     selection.thresholds |= {"distance to the nearest": near, f"distance to neighbour {count}": far}
     left = selection.left
-    distances, places = nearest(candidates, left, train, count, device)
+    distances, places = nearest(candidates.features_of(left), real, count, device=device)
     closest = train_names[places[:, 0]].astype(object)
     is_near, is_far = distances[:, 0] < near.value, distances[:, -1] > far.value
     selection.drop(left[is_far], OUT_OF_DISTRIBUTION, distances[is_far, -1], closest[is_far])
@@ -151,10 +153,10 @@ def drop_repeats(selection: Selection, candidates: Rows, scores: np.ndarray, dev
     """
     left = selection.left
     order = left[np.lexsort((left, -scores[left]))]
-    found = repeats(candidates, order, selection.thresholds["distance to the nearest"].value, device)
-    places = np.array(sorted(found), dtype=np.int64)
-    twins = selection.names[[found[place][0] for place in places.tolist()]].astype(object)
-    selection.drop(places, DUPLICATE, np.array([found[place][1] for place in places.tolist()]), twins)
+    least = selection.thresholds["distance to the nearest"].value
+    distances, twins = repeats(candidates.features_of(order), least, device)
+    gone = twins >= 0
+    selection.drop(order[gone], DUPLICATE, distances[gone], selection.names[order[twins[gone]]].astype(object))
 
 
 def keep_budget(selection: Selection, shares: np.ndarray, target: np.ndarray, budget: int | None, seed: int) -> None:
