@@ -99,7 +99,7 @@ def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) ->
         "fidelity": fidelity_parts(places, store, reader),
         "selection": selection_parts(places, store, reader),
         "captions": caption_parts(places, store, reader),
-        "results": result_tables(places, reader),
+        "results": [*result_tables(places, reader)],
         "provenance": [made] if made else [],
     }
     parts["overview"] = [overview(parts, region_notes(places, reader))]

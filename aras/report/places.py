@@ -1,5 +1,6 @@
 """Where the report looks for what each stage left."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def runs_below(folder: Path, depth: int) -> Iterator[Path]:
     if any((folder / name).is_file() for name in MARKS_OF_RUN):
         yield folder
     if depth:
-        for below in sorted(folder.iterdir()):
-            if below.name not in NO_RUNS and not below.name.startswith(".") and not below.is_symlink():
-                yield from runs_below(below, depth - 1)
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        for name in names:
+            if name not in NO_RUNS and not name.startswith("."):
+                yield from runs_below(folder / name, depth - 1)

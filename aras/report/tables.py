@@ -36,40 +36,33 @@ def fidelity_parts(places: Places, store: Store, reader: Reader) -> list[Part]:
 
 
 def fidelity_table(found: dict[str, Any]) -> Table | None:
-    """Return the table of a fidelity.json: one row a set, the floor first, the best set of each measure marked."""
-    about = mapped(found.get("measures"))
-    sets = mapped(found.get("sets"))
-    floor = mapped(found.get("floor"))
-    every = [mapped(dig(one, "measures")) for one in (floor, *sets.values())]
-    names = [name for name in about if any(number_of(dig(one, name, "value")) is not None for one in every)]
-    if not names:
-        return None
-    columns = ["set", "images"]
-    for name in names:
-        better = {"lower": " ↓", "higher": " ↑"}.get(plain_text(dig(about, name, "better")), "")
-        unit = plain_text(dig(about, name, "unit"), 20)
-        columns.append(plain_text(dig(about, name, "heading") or name, 80) + (f", {unit}" if unit else "") + better)
-    best = {name: best_of(name, about, sets) for name in names}
+    """Return the table of a fidelity.json: a row a measure, a column a set, real images first, the best set marked."""
+    about, sets = mapped(found.get("measures")), mapped(found.get("sets"))
+    real = {
+        f"{plain_text(dig(found, kind, 'name') or kind, 60)}, real{told}": mapped(found.get(kind))
+        for kind, told in (("reference", " (reference)"), ("floor", " (floor)"))
+    }
+    real = {label: one for label, one in real.items() if mapped(one.get("measures"))}
+    every = [*real.values(), *sets.values()]
     rows, marks = [], []
-    if floor:
-        label = f"{plain_text(floor.get('name') or 'floor', 60)} (real)"
-        rows.append([label, "", *(with_limits(dig(floor, "measures", name)) for name in names)])
-        marks.append(["floor"] * len(columns))
-    for label, one in sets.items():
-        images = number_of(dig(one, "images"))
-        cells = [with_limits(dig(one, "measures", name)) for name in names]
-        rows.append([plain_text(label, 60), "" if images is None else f"{images:,.0f}", *cells])
-        marks.append(
-            [
-                "",
-                "",
-                *(
-                    "best" if best[name] == label else "" if c else "missing"
-                    for name, c in zip(names, cells, strict=True)
-                ),
-            ]
-        )
-    return Table("Sets of images against the reference", columns, rows, marks, fidelity_notes(found, about, names))
+    for name in about:
+        cells = [with_limits(dig(one, "measures", name)) for one in every]
+        if any(cells):
+            best = best_of(name, about, sets)
+            of_sets = zip(sets, cells[len(real) :], strict=True)
+            rows.append([heading_of(name, about), *cells, plain_text(dig(about, name, "source"), 120)])
+            told = ["best" if label == best else "" if cell else "missing" for label, cell in of_sets]
+            marks.append(["", *["floor"] * len(real), *told, ""])
+    columns = ["measure", *real, *(plain_text(label, 60) for label in sets), "after"]
+    notes = fidelity_notes(found, about)
+    return Table("Sets of images against the reference", columns, rows, marks, notes) if rows else None
+
+
+def heading_of(name: str, about: dict[str, Any]) -> str:
+    """Return what a measure is called, its unit, and which values are better."""
+    better = {"lower": " ↓", "higher": " ↑"}.get(plain_text(dig(about, name, "better")), "")
+    unit = plain_text(dig(about, name, "unit"), 20)
+    return plain_text(dig(about, name, "heading") or name, 80) + (f", {unit}" if unit else "") + better
 
 
 def best_of(name: str, about: dict[str, Any], sets: dict[str, Any]) -> str | None:
@@ -92,36 +85,23 @@ def with_limits(cell: Any) -> str:
     )
 
 
-def fidelity_notes(found: dict[str, Any], about: dict[str, Any], names: list[str]) -> list[str]:
+def fidelity_notes(found: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """Return what must be known to read the table."""
     notes = []
-    reference, count = mapped(found.get("reference")), number_of(found.get("equal_n"))
+    name, count = plain_text(dig(found, "reference", "name"), 60), number_of(found.get("equal_n"))
     if count is not None:
-        name = plain_text(reference.get("name"), 60)
-        notes.append(f"Against {name}; {count:,.0f} images of each set. Numbers of another count do not compare.")
-    notes.append("In brackets: 95 % intervals from resampling. The first row is real images: what a perfect set has.")
-    for space in mapped(found.get("spaces")).values():
-        width, told = number_of(dig(space, "width")), plain_text(dig(space, "distance"), 120)
-        if told and width is not None:
-            notes.append(f"{told}: {width:,.0f} features of each image.")
-    sources: dict[str, None] = {}
-    for name in names:
-        source = plain_text(dig(about, name, "source"), 120)
-        if source:
-            sources[source] = None
-    if sources:
-        notes.append("After " + "; ".join(sources) + ".")
+        notes.append(f"{count:,.0f} images of each set, against {name}. Numbers of another count do not compare.")
+    notes.append("In brackets 95 % intervals from resampling. The floor is real images: what a perfect set would have.")
     for label, one in mapped(found.get("sets")).items():
-        for name, reason in mapped(dig(one, "left_out")).items():
-            heading = plain_text(dig(about, name, "heading") or name, 80)
-            notes.append(f"{plain_text(label, 60)}, {heading}: {plain_text(reason, 300)}")
+        for key, reason in mapped(dig(one, "left_out")).items():
+            notes.append(f"{plain_text(label, 60)}, {heading_of(key, about)}: {plain_text(reason, 300)}")
     return notes
 
 
-def result_tables(places: Places, reader: Reader) -> list[Part]:
-    """Return the tables of results.json, each of our rows with the paper's below it."""
+def result_tables(places: Places, reader: Reader) -> list[Table]:
+    """Return the tables of results.json, each of our rows with the paper's below it; those with ours first."""
     found = reader.json(places.results / "results.json")
-    parts: list[Part] = []
+    parts: list[Table] = []
     for told in listed(found.get("tables")):
         columns = [plain_text(name, 80) for name in listed(dig(told, "columns"))]
         rows, marks = [], []
@@ -142,7 +122,12 @@ def result_tables(places: Places, reader: Reader) -> list[Part]:
             parts.append(Table(plain_text(dig(told, "title"), 200), header, rows, marks, notes))
     if found and not parts:
         reader.note(f"{places.results / 'results.json'} has no tables; run results_table.py again")
-    return parts
+    return sorted(parts, key=lambda part: not has_ours(part))
+
+
+def has_ours(table: Table) -> bool:
+    """Return whether a table has any number of ours."""
+    return any(cell not in ("", "not run") for row in table.rows if row[1] == "ours" for cell in row[2:])
 
 
 def ours(cell: dict[str, Any]) -> str:
