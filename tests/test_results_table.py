@@ -245,6 +245,10 @@ def test_parts_of_a_set_are_columns_of_their_own_but_the_papers(tmp_path, run):
     parts = [column for column in table["columns"] if "selected, 90,000" in column]
     assert sorted(cell(table, "Segformer", part)["ours"] for part in parts) == ["70.00", "71.00"]
     assert len(set(parts)) == 2
+    assert made["segmentation_classes"]["notes"][0] == "Ours are means over Segformer."
+    write_training(tmp_path / "other", 0.6, arch="FPN")
+    made, _ = tables(run, tmp_path)
+    assert made["segmentation_classes"]["notes"][0] == "No model was run on all of these."  # Segformer was not on Real
 
 
 def test_the_same_training_counts_once(tmp_path, run):

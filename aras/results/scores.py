@@ -127,10 +127,11 @@ def score_table(group: Group, score: str) -> Table:
 
 
 def details_table(group: Group) -> Table:
-    """Return precision, recall and F1 of the classes by training data: means over the models that ran on all of it."""
+    """Return precision, recall and F1 of the classes by training data: means over the models run on all whole sets."""
     paper = published()["segmentation"]["details"]
     run = {column: {one.arch for one in group.trainings if one.column == column} for column in group.columns}
-    common = set.intersection(*(archs for archs in run.values() if archs)) if any(run.values()) else set()
+    whole_sets = [archs for column, archs in run.items() if archs and column in ORDER]  # parts were run on fewer models
+    common = set.intersection(*(whole_sets or [set()]))
     models = [arch for arch in group.models.values() if arch in common]
     rows = []
     for detail in DETAILS:
@@ -142,7 +143,7 @@ def details_table(group: Group) -> Table:
             absent = not found and bool(run[column]) and bool(models)
             cells.append(Cell(ABSENT, "" if value is None else f"{value:.2f}") if absent else told(found, value, whole))
         rows.append(Row(detail if detail in CLASS_NAMES else f"macro {detail}", cells))
-    said = [f"Ours are means over {', '.join(models)}."] if models else []
+    said = [f"Ours are means over {', '.join(models)}."] if models else ["No model was run on all of these."]
     said.append("The published classes are not said to be of one model; its precision and recall are means of six.")
     if any(cell.ours == ABSENT for row in rows for cell in row.cells):
         said.append(f"{ABSENT}: the test split has no such pixels.")

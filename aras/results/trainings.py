@@ -130,7 +130,7 @@ def training_of(folder: Path, run: Any, tested: Any) -> Training:
         trained = {name: int(count) for name, count in tested.get("trained_on", {}).items()}
         differences = (*recipe_differences(options, int(tested["epochs"])), *test_differences(options, tested))
         seed = int(options["seed"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"its files lack what a finished training tells ({error})") from None
     return Training(
         folder,
