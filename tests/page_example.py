@@ -97,7 +97,7 @@ def example_page(count: int = 2000, points: int = 10000) -> Page:
     cards = [card(k, labels[k % distinct], guesses[k % distinct], [kind[k] for kind in sprites]) for k in range(count)]
     maps = [scatter(name, points, sprites[0]) for name in ("t-SNE", "UMAP")]
     parts: dict[str, list[Part]] = {
-        "overview": [table()],
+        "overview": [table(), wide_table()],
         "map": [footprints(cards)],
         "balance": [bars()],
         "cards": [Cards(cards, list(CLASS_NAMES), CLASS_COLORS, list(SPLITS), "A seeded draw over the splits.")],
@@ -169,6 +169,12 @@ def table() -> Table:
         ["", "missing", "missing", "paper"],
     ]
     return Table("Segmentation on test", columns, rows, marks, ["Means and 95 % intervals over three seeds."])
+
+
+def wide_table() -> Table:
+    """Return a table wider than a telephone, with a long text in it."""
+    columns = ["set", *(f"measure {k}" for k in range(1, 14)), "caption"]
+    return Table("Sets", columns, [["synth", *["12.345"] * 13, HOSTILE]], [[""] * len(columns)])
 
 
 def bars() -> Bars:

@@ -101,13 +101,13 @@ function startMap(part, cardOf, openCard) {
 
 // ------------------------------------------------------------------------------------------------ maps of features
 
-// One point of a set, drawn once and stamped ten thousand times.
+// One point of a set, drawn once and stamped ten thousand times. `radius` is in the screen's own pixels, in which stamps
+// are copied and not scaled, which is several times faster.
 function stampOf(shape, color, edge, radius) {
-  const density = devicePixelRatio || 1;
-  const half = radius + 1.5;
-  const canvas = make("canvas", { width: Math.ceil(2 * half * density), height: Math.ceil(2 * half * density) });
+  const half = Math.ceil(1.25 * radius + 1);
+  const canvas = make("canvas", { width: 2 * half, height: 2 * half });
   const context = canvas.getContext("2d");
-  context.setTransform(density, 0, 0, density, half * density, half * density);
+  context.translate(half, half);
   const r = radius;
   if (shape === 0) context.arc(0, 0, r, 0, 2 * Math.PI);
   else if (shape === 1) context.rect(-0.88 * r, -0.88 * r, 1.76 * r, 1.76 * r);
@@ -120,7 +120,7 @@ function stampOf(shape, color, edge, radius) {
   context.globalAlpha = 0.9;
   context.fill();
   context.strokeStyle = edge;
-  context.lineWidth = 0.75;
+  context.lineWidth = 0.28 * r;
   context.stroke();
   return { canvas, half };
 }
@@ -158,16 +158,18 @@ function startScatter(part, cardNamed, openCard, openImage) {
       else openImage(scatter.names[item], set, scatter.sprites[item]);
     },
     paint(plane, context) {
+      const density = plane.canvas.width / plane.width;
       const crowd = Math.max(0.7, Math.min(1.6, 40 / Math.sqrt(count)));
-      const radius = 2.6 * crowd * Math.min(2, Math.sqrt(plane.scale / plane.smallest));
+      const radius = 2.6 * crowd * Math.min(2, Math.sqrt(plane.scale / plane.smallest)) * density;
       const edge = colorOf("--surface");
       const stamps = scatter.sets.map((_, set) => stampOf(set % SHAPES, scatter.colors[set], edge, radius));
+      const [width, height] = [plane.canvas.width, plane.canvas.height];
+      context.setTransform(1, 0, 0, 1, 0, 0);
       for (const item of order) {
-        const stamp = stamps[scatter.set_of[item]];
-        const px = plane.left + source.x[item] * plane.scale - stamp.half;
-        const py = plane.top - source.y[item] * plane.scale - stamp.half;
-        if (px < -20 || py < -20 || px > plane.width || py > plane.height || !source.isShown(item)) continue;
-        context.drawImage(stamp.canvas, px, py, 2 * stamp.half, 2 * stamp.half);
+        const { canvas, half } = stamps[scatter.set_of[item]];
+        const px = Math.round((plane.left + source.x[item] * plane.scale) * density) - half;
+        const py = Math.round((plane.top - source.y[item] * plane.scale) * density) - half;
+        if (px > -2 * half && py > -2 * half && px < width && py < height && source.isShown(item)) context.drawImage(canvas, px, py);
       }
     },
   };
