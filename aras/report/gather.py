@@ -126,9 +126,9 @@ def overview(parts: dict[str, list[Part]], notes: list[str]) -> Table:
     rows, marks = [], []
     for name, (title, _, command) in SECTIONS.items():
         if name in parts:
-            rows.append([title, told_parts(parts[name]) or "not yet", command])
-            marks.append(["", "", ""] if parts[name] else ["missing", "missing", ""])
-    return Table("What there is", ["section", "shows", "made by"], rows, marks, notes)
+            rows.append([title, command, told_parts(parts[name]) or "not yet"])
+            marks.append(["", "", ""] if parts[name] else ["missing", "", "missing"])
+    return Table("What there is", ["section", "made by", "shows"], rows, marks, notes)
 
 
 def told_parts(parts: list[Part]) -> str:

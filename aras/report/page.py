@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 MARKS = ("", "best", "missing", "paper", "floor")
-"""What a cell of a table can be: as others, best of its column, not run yet, the paper's, of real images."""
+"""What a cell of a table can be: as others, best of those it stands with, not run yet, the paper's, of real images."""
 
 
 class Sprite(NamedTuple):
