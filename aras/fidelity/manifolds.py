@@ -23,8 +23,8 @@ PRECISION_NEIGHBORS = 3
 DENSITY_NEIGHBORS = 5
 """Of density and coverage, as Naeem et al. have it."""
 
-IMAGES_OF_DRAWS = 2000
-"""At most, from which intervals are drawn: their distances are kept in memory, 48 MB."""
+IMAGES_OF_DRAWS = 1000
+"""At most, from which intervals are drawn: their distances are kept in memory, 12 MB."""
 
 ROUNDING = 1e-12
 """Of squared lengths in float64: an image that lies on the edge of a ball is in it, however sums are rounded."""
