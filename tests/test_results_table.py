@@ -343,11 +343,22 @@ def test_only_fid_stands_beside_fid(tmp_path, run):
     (tmp_path / "fidelity.json").write_text(json.dumps(fidelity("FID")))
     made, _ = tables(run, tmp_path)
     table = made["fidelity"]
-    assert table["columns"] == ["train", "synth", "generated"]
+    assert table["columns"] == ["train (floor)", "synth", "generated"]
     assert cell(table, "FID ↓", "synth") == {"ours": "17.5 [16.5, 18.5]", "paper": "16.7–16.9", "state": "done"}
-    assert cell(table, "FID ↓", "train")["paper"] == "2.09"
+    assert cell(table, "FID ↓", "train (floor)")["paper"] == "2.09"
     assert cell(table, "Recall (inception) ↑", "generated") == {"ours": "0.5 [0.4, 0.6]", "paper": "", "state": "done"}
-    assert "synth: adjacency left out, why_not" in table["notes"]
+    assert "synth: no adjacency, as why_not." in table["notes"]
+    fewer = fidelity("FID") | {"equal_n": 1000}
+    (tmp_path / "fidelity.json").write_text(json.dumps(fewer))
+    table = tables(run, tmp_path)[0]["fidelity"]
+    assert cell(table, "FID ↓", "synth")["state"] == "not comparable"
+    assert "Not comparable with the paper: 1,000 images." in table["notes"]
+    turned = fidelity("FID") | {"floor": None}
+    turned["spaces"]["inception"]["symmetries"] = 8
+    (tmp_path / "fidelity.json").write_text(json.dumps(turned))
+    table = tables(run, tmp_path)[0]["fidelity"]
+    assert table["columns"] == ["synth", "generated"]
+    assert cell(table, "FID, mean of 8 symmetries ↓", "synth")["paper"] == ""
     (tmp_path / "fidelity.json").write_text(
         json.dumps(fidelity("Fréchet distance (Inception, other weights than FID's)"))
     )

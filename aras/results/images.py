@@ -39,39 +39,69 @@ def fidelity_table(path: Path | None, found: dict[str, Any] | None, suffix: str 
         row = Row("FID", [Cell("", paper[name], NOT_RUN) for name in names])
         said = ["Against the real test split; real training images are the floor."]
         return Table("fidelity", title, "measure", list(names.values()), [row], said)
-    floor = found["floor"]
-    columns = {floor["name"]: floor, **{name: one for name, one in found["sets"].items() if name != floor["name"]}}
-    rows, has_fid = [], False
+    reference, floor, sets = found["reference"], found["floor"] or {}, found["sets"]
+    columns = {f"{reference['name']} (reference)": reference} if reference.get("measures") else {}
+    columns |= ({f"{floor['name']} (floor)": floor} if floor else {}) | sets
+    stands_for = {f"{floor.get('name')} (floor)": "train", **{name: name for name in sets}}
+    published_fid = {name: paper.get(stands_for.get(name, "")) for name in columns}
+    differences = fidelity_differences(found)
+    rows = []
     for key, measure in found["measures"].items():
-        space = found["spaces"].get(key.partition(".")[2], {}).get("distance")
-        is_fid = key.startswith("frechet.") and space == paper["distance"]
-        has_fid |= is_fid
+        fids = published_fid if is_fid(key, found["spaces"]) else {}
         arrow = {"lower": " ↓", "higher": " ↑"}.get(measure.get("better"), "")
-        comparable = found["reference"]["images"] == paper["images"]
         cells = [
-            fidelity_cell(one["measures"].get(key), paper.get(name) if is_fid else None, comparable)
-            for name, one in columns.items()
+            fidelity_cell(one["measures"].get(key), fids.get(name), not differences) for name, one in columns.items()
         ]
         rows.append(Row(f"{heading_of(key, measure, found['spaces'])}{arrow}", cells))
-    if not has_fid:
-        rows.append(Row("FID ↓", [Cell("", paper.get(name, ""), NOT_RUN) for name in columns]))
+    if not any(is_fid(key, found["spaces"]) for key in found["measures"]):
+        rows.append(Row("FID ↓", [cell_of(None, fid) if fid else Cell() for fid in published_fid.values()]))
     said = [
-        f"Against {found['reference']['name']} ({found['reference']['images']:,} images), at"
-        f" {found['equal_n']:,} images of each set; {floor['name']} is real, the floor. [ ] is the 95 % interval.",
-        "The paper does not say how many images its FID was taken over, and FID falls with their number.",
+        f"{found['equal_n']:,} images of each set against as many of {reference['name']}; [ ] is the 95 % interval."
     ]
-    left = {f"{name}: {key} left out, {why}" for name, one in columns.items() for key, why in left_out(one).items()}
-    return Table(f"fidelity{suffix}", f"{title}, {path}", "measure", list(columns), rows, said + sorted(left))
+    said += [f"{floor['name']} is real images, the floor."] if floor else []
+    said.append("The paper does not say how many images its FID was taken over, and FID falls with their number.")
+    said += [f"Not comparable with the paper: {'; '.join(differences)}."] if differences else []
+    left = [f"{name}: no {key}, as {why}." for name, one in columns.items() for key, why in left_out(one).items()]
+    return Table(f"fidelity{suffix}", f"{title}, {path}", "measure", list(columns), rows, said + left)
+
+
+def is_fid(key: str, spaces: dict[str, Any]) -> bool:
+    """Return whether the measure `key` is FID: the Fréchet distance in its own space, of images as they are."""
+    kind, _, name = key.partition(".")
+    space = spaces.get(name, {})
+    return bool(
+        kind == "frechet"
+        and space.get("distance") == published()["fidelity"]["distance"]
+        and space.get("symmetries", 1) == 1
+    )
+
+
+def fidelity_differences(found: dict[str, Any]) -> list[str]:
+    """Return in what the images measured are not those of the paper."""
+    images, reference = published()["fidelity"]["images"], found["reference"]
+    differences = [] if reference["name"] == "test" else [f"reference {reference['name']}"]
+    if found["equal_n"] != images:
+        differences.append(f"{found['equal_n']:,} images")
+    if (Path(reference["folder"]).parent.parent / "run.json").exists():  # which the published dataset does not have
+        differences.append("splits of dataset_creator.py")
+    return differences
 
 
 def heading_of(key: str, measure: dict[str, Any], spaces: dict[str, Any]) -> str:
     """Return the name of a measure, with the space of its features."""
     space = key.partition(".")[2]
-    if key.startswith("frechet.") and space in spaces:
-        return str(spaces[space]["distance"])
     heading = measure["heading"]
+    if key.startswith("frechet.") and space in spaces:
+        return f"{spaces[space]['distance']}{averaged(spaces[space])}"
     unit = f", {measure['unit']}" if measure.get("unit") else ""
-    return f"{heading}{unit} ({space})" if space and space not in heading else f"{heading}{unit}"
+    heading += unit + averaged(spaces.get(space, {}))
+    return f"{heading} ({space})" if space and space not in heading else heading
+
+
+def averaged(space: dict[str, Any]) -> str:
+    """Return what is said of features that are means over the symmetries of a square."""
+    count = space.get("symmetries", 1)
+    return "" if count == 1 else f", mean of {count} symmetries"
 
 
 def left_out(one: dict[str, Any]) -> dict[str, str]:
