@@ -25,7 +25,7 @@ MARK_MEANINGS = {
     "paper": "as published",
     "floor": "real images against real images",
 }
-NUMBER = re.compile(r"[−+\-<>≈~]?\s*[\d.,]+(\s*%|e[+-]?\d+)?(\s|$|[±×(\[/–])")
+NUMBER = re.compile(r"[−+\-<>≈~]?\s*[\d.,]+(\s*%|e[+-]?\d+)?\s*($|[±×(\[/–])")
 SHOWN_SHARE = 0.045  # of a bar: narrower parts have no room for their number
 DARK, LIGHT = "#000000", "#ffffff"
 
