@@ -6,8 +6,7 @@ import numpy as np
 
 from aras.legend import CLASS_NAMES, NUM_CLASSES
 from aras.pairs import GENERATED
-from aras.report.cards import CLASS_COLORS
-from aras.report.mapping import SET_COLORS
+from aras.report.colors import CLASS_COLORS, GREYS, SET_COLORS
 from aras.report.page import Bars, Cards, Part
 from aras.report.places import Places
 from aras.report.reading import Reader, plain_text
@@ -23,7 +22,6 @@ REASONS = {
 }
 """What skipped.csv says, in words."""
 
-GREYS = ("#5d6470", "#8a919c", "#b3b8c0", "#3b4049", "#d2d5da")
 MOST_REASONS = 8
 
 

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from aras.caption_metrics.streams import FAILURES, Notes, find_sources, row_of, table_rows
 from aras.errors import UserError
-from aras.legend import CLASS_NAMES, COLORS, NUM_CLASSES
+from aras.legend import CLASS_NAMES, NUM_CLASSES
 from aras.pairs import GENERATED, SUFFIX
+from aras.report.colors import CLASS_COLORS
 from aras.report.page import Caption, Card, Cards
 from aras.report.places import SETS, Places
 from aras.report.reading import Reader, number_of, plain_text
@@ -26,9 +27,6 @@ from aras.report.thumbnails import (
 )
 from aras.showing import SHOWN_SHARE, choose
 from aras.splits import SPLITS
-
-CLASS_COLORS = ["#{:02x}{:02x}{:02x}".format(*color) for color in COLORS.tolist()]
-"""The legend's, as a page has them."""
 
 Key = tuple[str, str]  # set, stem
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aras.report.mapping import other_colors
+from aras.report.colors import colors_of_sets
 from aras.report.page import Part, Scatter, Table
 from aras.report.places import Places
 from aras.report.reading import dig, listed, number_of, plain_text
@@ -64,7 +64,7 @@ def scatter_of(title: str, draw: Draw[Point], folders: dict[str, Path], thumbnai
     return Scatter(
         f"{title} of the encoder's features",
         [plain_text(name, 60) for name in sets],
-        other_colors(sets),
+        colors_of_sets(sets),
         [point[2] for point in points],
         [point[3] for point in points],
         [sets.index(point[0]) for point in points],

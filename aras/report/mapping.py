@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from aras.errors import UserError
 from aras.pairs import SUFFIX, image_size
+from aras.report.colors import SET_COLORS
 from aras.report.page import Footprint, Footprints
 from aras.report.pictures import Store
 from aras.report.places import Places
@@ -29,15 +29,6 @@ from aras.tiles import PIXELS_PER_DEGREE, patch_position, tile_corner
 MOST_OUTLINES = 20_000
 MOST_TESSERAE = 4000  # images that are opened for the mosaic
 MOSAIC = 1400  # pixels, the longer side of the mosaic
-
-SET_COLORS = {
-    "train": "#0072b2",
-    "val": "#e69f00",
-    "test": "#009e73",
-    "synth": "#cc79a7",
-    "generated": "#d55e00",
-}
-"""One a set: colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
 
 
 class Place(NamedTuple):
@@ -258,11 +249,3 @@ def draw_mosaic(
         if problem:
             reader.note(problem)
     return mosaic
-
-
-def other_colors(names: list[str]) -> list[str]:
-    """Return a colour for each of the sets `names`; the dataset's have theirs."""
-    palette = ["#56b4e9", "#f0e442", "#7f7f7f", "#332288", "#882255", "#44aa99"]
-    known = SET_COLORS | {"real": SET_COLORS["train"], "synthetic": SET_COLORS["synth"]}
-    unknown = iter(np.resize(palette, len(names)).tolist())
-    return [known.get(name) or next(unknown) for name in names]

@@ -3,9 +3,7 @@
 from typing import Any
 
 from aras.legend import CLASS_NAMES
-from aras.report.balance import GREYS
-from aras.report.cards import CLASS_COLORS
-from aras.report.mapping import SET_COLORS
+from aras.report.colors import CLASS_COLORS, GREYS, SET_COLORS
 from aras.report.page import Bars, Part, Table
 from aras.report.pictures import Store
 from aras.report.places import Places
