@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aras.blocks import blocks_of
 from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw
 from aras.files import read_json
@@ -69,9 +70,24 @@ class ImageSet:
         """The stems of its images, (N,) str, sorted."""
         return self.folder.images.names[self.places]
 
-    def image(self, index: int) -> np.ndarray:
-        """Return image `index` (H, W, 3) uint8."""
-        return self.folder.images.image(int(self.places[index]))
+    @property
+    def images(self) -> Path:
+        """The folder of its images."""
+        return self.folder.images.folder
+
+    @property
+    def stamp(self) -> str:
+        """A hash of the names, sizes and times of its images and masks: another for another set."""
+        digest = hashlib.sha256(json.dumps(self.names.tolist()).encode())
+        for stamps in (self.folder.stamps, self.folder.mask_stamps):
+            digest.update(b"none" if stamps is None else np.ascontiguousarray(stamps[self.places]).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Which block of neighbouring patches each image is in, (N,) str; an image that is no patch is its own."""
+        found = blocks_of(self.images.parent.parent, self.names)
+        return np.array(found.names)[found.index]
 
 
 @dataclass(frozen=True)
