@@ -350,3 +350,16 @@ def test_no_class_with_enough_images_is_told():
     few = np.arange(10, dtype=np.uint8) % 7
     with pytest.raises(UserError, match="no class is dominant in 16 masks"):
         class_conditional_frechet(normal(10, 3), normal(10, 3), few, few)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    one, other, cuda = normal(2500, 40), normal(2300, 40, 1, 0.3), torch.device("cuda")
+    assert np.array_equal(nearest(one, other, 4, device=cuda)[1], nearest(one, other, 4)[1])
+    assert kernel_distance(one, other, device=cuda).value == pytest.approx(kernel_distance(one, other).value, rel=1e-9)
+    assert values(manifold_scores(one, other, device=cuda)) == values(manifold_scores(one, other))
+    assert memorised(one, one, other, device=cuda).share_closer.value == 1
