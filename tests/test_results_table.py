@@ -249,6 +249,13 @@ def test_parts_of_a_set_are_columns_of_their_own_but_the_papers(tmp_path, run):
     write_training(tmp_path / "other", 0.6, arch="FPN")
     made, _ = tables(run, tmp_path)
     assert made["segmentation_classes"]["notes"][0] == "No model was run on all of these."  # Segformer was not on Real
+    write_training(tmp_path / "water", arch="FPN", train=["synth"])
+    write_training(tmp_path / "part", arch="Unet", seed=9, **chosen, only=["synth=few.txt"], only_sha256="synth dddddd")
+    for folder in ("aaaaaa", "bbbbbb", "subset"):
+        (tmp_path / folder / "test_metrics.json").unlink()
+    table = tables(run, tmp_path)[0]["segmentation_classes"]
+    assert cell(table, "Tree", "Real + synthetic (few, 90,000)")["state"] == "not run"  # by FPN, of which the means are
+    assert cell(table, "Tree", "Synthetic 300k")["state"] == "done"
 
 
 def test_the_same_training_counts_once(tmp_path, run):

@@ -140,7 +140,7 @@ def details_table(group: Group) -> Table:
             found = group.mean(column, models, detail) if run[column] else None
             whole = group.compares(column) and set(models) >= set(group.averaged)
             value = paper.get(detail, {}).get(column)
-            absent = not found and bool(run[column]) and bool(models)
+            absent = not found and bool(models) and run[column] >= set(models)
             cells.append(Cell(ABSENT, "" if value is None else f"{value:.2f}") if absent else told(found, value, whole))
         rows.append(Row(detail if detail in CLASS_NAMES else f"macro {detail}", cells))
     said = [f"Ours are means over {', '.join(models)}."] if models else ["No model was run on all of these."]
