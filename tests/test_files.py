@@ -90,3 +90,17 @@ def test_a_bug_keeps_its_traceback(run):
 
     with pytest.raises(KeyError):
         run(main)
+
+
+def test_two_that_write_the_same_file_do_not_meet(tmp_path):
+    path = tmp_path / "file"
+    with whole_file(path, alone=False) as one:
+        one.write_bytes(b"whole")
+        with whole_file(path, alone=False) as other:
+            other.write_bytes(b"who")
+        assert path.read_bytes() == b"who"
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+    path.with_name("file.0123abc.part").write_bytes(b"left by a kill")
+    remove_parts(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
