@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from aras.legend import CLASS_NAMES, mask_image, read_mask
 from aras.pairs import read_image, read_names
 from synthetic_select import main
 
+ROOT = Path(__file__).resolve().parent.parent
 SELECTED = ("selected.txt", "dropped.csv", "selection.png", "selection.json")
 
 
@@ -287,3 +292,29 @@ def test_an_image_without_a_row_of_confidence_is_unreadable_and_none_left_is_tol
 def test_a_second_process_stops_with_one_line(select, tmp_path):
     with sole_writer(tmp_path / "out"):
         assert "another process is writing to" in select(tmp_path / "out").output
+
+
+@SLOW
+def test_a_process_killed_at_any_moment_leaves_nothing_that_the_next_does_not_mend(world, tmp_path):
+    """Killed when the first rows of a set lie there, and at moments after the process began to write."""
+    data, weights = world
+    words = ("--data", data, "--weights", weights, "--device", "cpu", "--workers", 0, "--batch-size", 2)
+    command = [sys.executable, ROOT / "synthetic_select.py", *words, "--outdir", tmp_path / "out", *LIMITS]
+    plain = [str(word) for word in command]
+    kills = 0
+    for wait in (0.0, 0.1, 0.3, 0.6, None):
+        process = subprocess.Popen(plain, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while wait is not None and process.poll() is None and not list((tmp_path / "out").glob("features/*.np[yz]")):
+            time.sleep(0.002)
+        if wait is not None:
+            time.sleep(wait)
+            kills += process.poll() is None
+            process.kill()
+        _, errors = process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+    assert kills >= 3
+    clean = [tmp_path / "clean" if word == str(tmp_path / "out") else word for word in plain]
+    subprocess.run(clean, check=True, capture_output=True)
+    for file in SELECTED:
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "clean" / file).read_bytes(), file
