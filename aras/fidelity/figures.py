@@ -104,7 +104,7 @@ def draw_panel(
     axes.set_yticks(range(len(named)), [name for name, _ in named], fontsize=7)
     axes.set_ylim(len(named) - 0.5, -0.5)
     better = "left is better" if about["better"] == "lower" else "right is better"
-    axes.set_title(about["heading"], fontsize=8 if len(about["heading"]) < 40 else 7)
+    axes.set_title(about["heading"].replace(", by", ",\nby"), fontsize=8)
     axes.set_xlabel(f"{about['unit']} ({better})".strip(), fontsize=7, labelpad=1)
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", alpha=0.25)
