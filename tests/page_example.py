@@ -42,6 +42,9 @@ HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> & 'qu
 """What a caption may say, and must stay: text."""
 
 
+LONG_PATH = "/data/aras400k/runs/" + "a_folder_with_a_long_name/" * 4 + "fidelity.json"
+
+
 def data_uri(image: Image.Image, format: str = "WEBP", **options) -> str:
     """Return `image` as a data: URI."""
     file = io.BytesIO()
@@ -173,8 +176,8 @@ def table() -> Table:
 
 def wide_table() -> Table:
     """Return a table wider than a telephone, with a long text in it."""
-    columns = ["set", *(f"measure {k}" for k in range(1, 14)), "caption"]
-    return Table("Sets", columns, [["synth", *["12.345"] * 13, HOSTILE]], [[""] * len(columns)])
+    columns = ["", *(f"measure {k}" for k in range(1, 14)), "caption"]
+    return Table(f"Sets, {LONG_PATH}", columns, [["synth", *["12.345"] * 13, HOSTILE]], [["best"] * len(columns)])
 
 
 def bars() -> Bars:
@@ -218,7 +221,7 @@ def provenances() -> Provenances:
         [
             Provenance(
                 stage="segmentation_train",
-                folder="demo/segmentation",
+                folder=LONG_PATH,
                 command="python segmentation_train.py --epochs 18",
                 commit="8387794",
                 started="2026-11-22T12:00:00+00:00",

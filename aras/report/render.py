@@ -20,13 +20,14 @@ SCRIPTS = ("start.js", "sprites.js", "curves.js", "plane.js", "maps.js", "dialog
 """Put together in this order, each may use what the ones before it define."""
 
 MARK_MEANINGS = {
-    "best": "best of its column",
+    "best": "the best of those compared",
     "missing": "not there yet",
     "paper": "as published",
     "floor": "real images against real images",
 }
-NUMBER = re.compile(r"[−+\-<>≈~]?\s*[\d.,]+(\s*%|e[+-]?\d+)?\s*($|[±×(\[/–])")
-SHOWN_SHARE = 0.045  # of a bar: narrower parts have no room for their number
+NUMBER = re.compile(r"[−+\-<>≈~]?\s*[\d.,]+(\s*%|e[+-]?\d+)?\s*($|[±×(\[/–†‡*])")
+NARROW_BAR = 350  # pixels, on a telephone; what a part of a bar says must fit there
+NUMBER_WIDTH, CHARACTER_WIDTH = 16, 8  # pixels, at most
 DARK, LIGHT = "#000000", "#ffffff"
 
 
@@ -46,13 +47,13 @@ def render(page: Page) -> str:
     environment.filters |= {"date": told_date, "percent": told_percent}
     environment.globals |= {
         "as_json": as_json,
+        "bar_label": bar_label,
         "counted": counted,
         "curve_rows": curve_rows,
         "ink_on": ink_on,
         "mark_meanings": mark_meanings,
         "numeric_columns": numeric_columns,
         "offsets": offsets,
-        "shown_share": SHOWN_SHARE,
     }
     style, theme, script = style_text(), (WEB / "theme.js").read_text(encoding="utf-8"), script_text()
     return environment.get_template("page.html.j2").render(
@@ -111,7 +112,10 @@ def told_percent(share: float) -> str:
 
 
 def numeric_columns(table: Table) -> list[bool]:
-    """Return of each column whether its cells are numbers, which stand right-aligned; dashes and gaps do not count."""
+    """Return of each column whether its cells are numbers, which stand right-aligned.
+
+    Dashes, gaps and what is not run yet say nothing against it; a column of these alone waits for numbers.
+    """
     found = []
     for column in range(len(table.columns)):
         cells = [
@@ -119,7 +123,8 @@ def numeric_columns(table: Table) -> list[bool]:
             for row, marks in zip(table.rows, table.marks, strict=True)
             if marks[column] != "missing" and re.search(r"\w", row[column])
         ]
-        found.append(bool(cells) and all(NUMBER.match(cell) for cell in cells))
+        waits = any(marks[column] == "missing" for marks in table.marks)
+        found.append((bool(cells) or waits) and all(NUMBER.match(cell) for cell in cells))
     return found
 
 
@@ -139,6 +144,14 @@ def counted(values: Iterable[Any], wanted: Iterable[Any]) -> list[int]:
 def offsets(values: Sequence[float]) -> list[float]:
     """Return where each of the stacked `values` begins."""
     return [sum(values[:index]) for index in range(len(values))]
+
+
+def bar_label(name: str, share: float) -> str:
+    """Return what a part of a bar says of itself: its name and percent, its percent, or nothing, as there is room."""
+    room, number = share * NARROW_BAR, f"{100 * share:.0f}"
+    if room >= (len(name) + 1) * CHARACTER_WIDTH + NUMBER_WIDTH:
+        return f"{name} {number}"
+    return number if room >= NUMBER_WIDTH else ""
 
 
 def ink_on(color: str) -> str:
