@@ -178,13 +178,15 @@ def run(plan: Plan, options: dict[str, Any]) -> None:
             click.echo(f"Measured {name}")
     results = results_of(plan, spaces, judge, symmetries, found, options["seed"])
     write_json(plan.outdir / "fidelity.json", results)
-    draw_figures(plan, results)
+    if options["figures"]:
+        draw_figures(plan, results)
     record = plan.outdir / "run.json"
     record.unlink(missing_ok=True)  # what is written is what this command has made, whatever was there
     told = {name: value for name, value in options.items() if name != "dry_run"}
     begin_run(record, told, PACKAGES, told_device(device))
     click.echo("\n" + table(results))
-    click.echo(f"Wrote {plan.outdir}/{{fidelity.json,measures.png,spectra.png,neighbours.png,run.json}}")
+    figures = ",measures.png,spectra.png,neighbours.png" if options["figures"] else ""
+    click.echo(f"Wrote {plan.outdir}/{{fidelity.json,run.json{figures}}}")
 
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -243,6 +245,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--max-images", type=click.IntRange(2), default=50_000, show_default=True, help="At most, of each set.")
 @click.option("--outdir", type=FOLDER, default=Path("fidelity"), show_default=True, help="Folder for all results.")
+@click.option("--figures/--no-figures", default=True, show_default=True, help="Whether to draw them.")
 @click.option("--batch-size", type=click.IntRange(1), show_default="64 on a GPU, 8 on a CPU", help="Images at a time.")
 @click.option(
     "--workers",

@@ -8,6 +8,7 @@ import hashlib
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -97,31 +98,33 @@ class Cache:
         if len(here) < len(self.names):
             raise UserError(f"{self.path} is torn or was changed; delete it, and it is computed again")
         with tempfile.TemporaryFile(dir=self.path.parent) as file:
-            shape = len(wanted), self._width()
-            found = np.memmap(file, np.float32, "w+", shape=shape)
-        for places, block in self._blocks(np.arange(len(wanted)), there[wanted], shape[1]):
+            with self._opened() as member:
+                width = header_of(member)[1]
+            found = np.memmap(file, np.float32, "w+", shape=(len(wanted), width))
+        for places, block in self._blocks(np.arange(len(wanted)), there[wanted], width):
             found[places] = block
         return found
-
-    def _width(self) -> int:
-        """Return D of the .npz."""
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.kind}.npy") as member:
-            return header_of(member)[1]
 
     def _blocks(self, here: np.ndarray, there: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the places `here` (K,) of rows and the rows themselves, which are at `there` (K,), ascending."""
         if not len(here):
             return
+        with self._opened() as member:
+            count, found = header_of(member)
+            if found != width:
+                raise ValueError(f"it has rows of {found} numbers")
+            for start in range(0, count, ROWS_AT_ONCE):
+                block = np.frombuffer(member.read(4 * width * min(ROWS_AT_ONCE, count - start)), np.float32)
+                block = block.reshape(-1, width)
+                chosen = slice(*np.searchsorted(there, [start, start + len(block)]))
+                yield here[chosen], block[there[chosen] - start]
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """Yield the rows' array file, open; what shows that it is torn is a `UserError`."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.kind}.npy") as member:
-                count, found = header_of(member)
-                if found != width:
-                    raise ValueError(f"it has rows of {found} numbers")
-                for start in range(0, count, ROWS_AT_ONCE):
-                    block = np.frombuffer(member.read(4 * width * min(ROWS_AT_ONCE, count - start)), np.float32)
-                    block = block.reshape(-1, width)
-                    chosen = slice(*np.searchsorted(there, [start, start + len(block)]))
-                    yield here[chosen], block[there[chosen] - start]
+                yield member
         except TORN as error:
             raise UserError(f"{self.path} is torn ({in_short(error)}); delete it, and it is computed again") from None
 
