@@ -97,13 +97,14 @@ class Cache:
         here, there = self.known()
         if len(here) < len(self.names):
             raise UserError(f"{self.path} is torn or was changed; delete it, and it is computed again")
+        with self._opened() as member:
+            width = header_of(member)[1]
         with tempfile.TemporaryFile(dir=self.path.parent) as file:
-            with self._opened() as member:
-                width = header_of(member)[1]
-            found = np.memmap(file, np.float32, "w+", shape=(len(wanted), width))
-        for places, block in self._blocks(np.arange(len(wanted)), there[wanted], width):
-            found[places] = block
-        return found
+            # Written rather than mapped: pages of a map would count as this process's memory.
+            for _, block in self._blocks(np.arange(len(wanted)), there[wanted], width):
+                file.write(np.ascontiguousarray(block))
+            file.flush()
+            return np.memmap(file, np.float32, "r", shape=(len(wanted), width))
 
     def _blocks(self, here: np.ndarray, there: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the places `here` (K,) of rows and the rows themselves, which are at `there` (K,), ascending."""
