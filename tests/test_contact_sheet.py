@@ -142,11 +142,26 @@ def write_gans(demo):
         "stylegan/00000-old/training_options.json": {},
         "stylegan/00001-new/training_options.json": {},
         "stylegan/00001-new/training-state.json": {"images": 2008, "finished": True},
+        "fidelity/fidelity.json": {"equal_n": 5, "floor": measured("train", 10), "sets": FAR},
+        "selection/selection.json": {
+            "images": 9,
+            "selected": 4,
+            "dropped": {"unsure": 5},
+            "distance_to_target": {"before": 0.1, "after": 0.2},
+            "key": "of no concern",
+        },
     }.items():
         (demo / path).parent.mkdir(parents=True, exist_ok=True)
         (demo / path).write_text(json.dumps(value))
     (demo / "ARAS400k/synth/images").mkdir(parents=True)
     (demo / "ARAS400k/synth/images/000000.png").touch()
+
+
+def measured(name, value):
+    return {"name": name, "measures": {measure: {"value": value} for measure in demo_summary.ORDERED}}
+
+
+FAR = {name: measured(name, value) for name, value in {"noise": 30, "synth": 20, "generated": 5}.items()}
 
 
 def summarize(demo):
@@ -178,6 +193,9 @@ def test_summary_tells_the_demo(demo):
         "of_real_images": {"frechet_floor": 1400.0, "ceiling_miou": 0.5},
     }
     assert told["stylegan"] == {"trained_images": 2008, "drawn": 1}
+    assert told["fidelity"]["order"]["spectrum"] == ["generated", "train", "synth", "noise"]
+    assert told["fidelity"]["distances"]["spectrum"] == {"train": 10, "noise": 30, "synth": 20, "generated": 5}
+    assert (told["selection"]["selected"], told["selection"]["dropped"]) == (4, {"unsure": 5})
 
 
 def test_commonest_class_scores_little():
