@@ -139,7 +139,8 @@ def _inception(weights: Path | None, device: "torch.device") -> FeatureSpace:
     fit_tensors(network, body, path, "Inception-v3 of 2015")
     digest = digest_of(path)
     told = "FID" if digest.startswith(FID_DIGEST) else "Fréchet distance (Inception, other weights than FID's)"
-    return FeatureSpace("inception", WIDTH, digest, told, partial(features_2015, network.to(device)), device)
+    network.to(device).to(memory_format=torch.channels_last)  # a third quicker on a CPU
+    return FeatureSpace("inception", WIDTH, digest, told, partial(features_2015, network), device)
 
 
 def _dinov2(weights: Path | None, device: "torch.device") -> FeatureSpace:
