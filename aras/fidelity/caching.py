@@ -102,7 +102,7 @@ class Cache:
         with tempfile.TemporaryFile(dir=self.path.parent) as file:
             # Written rather than mapped: pages of a map would count as this process's memory.
             for _, block in self._blocks(np.arange(len(wanted)), there[wanted], width):
-                file.write(np.ascontiguousarray(block))
+                file.write(block.tobytes())
             file.flush()
             return np.memmap(file, np.float32, "r", shape=(len(wanted), width))
 
