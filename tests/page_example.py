@@ -100,9 +100,9 @@ def example_page(count: int = 2000, points: int = 10000) -> Page:
     cards = [card(k, labels[k % distinct], guesses[k % distinct], [kind[k] for kind in sprites]) for k in range(count)]
     maps = [scatter(name, points, sprites[0]) for name in ("t-SNE", "UMAP")]
     parts: dict[str, list[Part]] = {
-        "overview": [table(), wide_table()],
+        "overview": [table(), wide_table(), folded_table()],
         "map": [footprints(cards)],
-        "balance": [bars()],
+        "balance": [bars(), fates()],
         "cards": [Cards(cards, list(CLASS_NAMES), CLASS_COLORS, list(SPLITS), "A seeded draw over the splits.")],
         "training": [*curves()],
         "features": [*maps],
@@ -178,6 +178,18 @@ def wide_table() -> Table:
     """Return a table wider than a telephone, with a long text in it."""
     columns = ["", *(f"measure {k}" for k in range(1, 14)), "caption"]
     return Table(f"Sets, {LONG_PATH}", columns, [["synth", *["12.345"] * 13, HOSTILE]], [["best"] * len(columns)])
+
+
+def folded_table() -> Table:
+    """Return a table that is opened to be seen."""
+    return Table("More models", ["model", "F1"], [["Unet", "not run"]], [["", "missing"]], ["A note."], folded=True)
+
+
+def fates() -> Bars:
+    """Return one bar with counts."""
+    parts, counts = ["selected", "unsure"], [3750, 1250]
+    values = [[count / sum(counts) for count in counts]]
+    return Bars("Fates", ["all"], ["5,000 images"], parts, ["#009e73", "#ddcc77"], values, "By reason.", counts)
 
 
 def bars() -> Bars:

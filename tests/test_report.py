@@ -149,13 +149,20 @@ def write_measures(root):
             "better": "lower",
             "unit": "",
             "source": "Heusel et al. 2017",
-        }
+        },
+        "memorised.encoder": {"heading": "Closer to training images than usual (encoder)", "better": "lower"},
+        "agreement_miou": {"heading": "Agreement", "better": "higher"},
     }
     told = {
         name: {"images": 9, "measures": {"frechet.encoder": {"value": value, "low": value - 1, "high": value + 1}}}
-        for name, value in (("synth", 12.0), ("generated", 10.0))
+        for name, value in (("synth", 12.0), ("generated", 10.0), ("noise", 1.0))
     }
     told["synth"]["left_out"] = {"agreement_miou": "no masks"}
+    told["noise"]["noise"] = True
+    told["generated"]["measures"] |= {
+        "memorised.encoder": {"value": 0.5, "expected": 0.05},
+        "agreement_miou": {"value": 0.25},
+    }
     write_json(
         root / "fidelity" / "fidelity.json",
         {
@@ -167,6 +174,7 @@ def write_measures(root):
         },
     )
     write_png(root / "fidelity" / "neighbours.png")
+    write_json(root / "selection" / "run.json", {"options": {"set": "generated"}})
     write_json(
         root / "selection" / "selection.json",
         {
@@ -186,12 +194,18 @@ def write_measures(root):
         {
             "tables": [
                 {
-                    "title": "Segmentation",
+                    "title": "Segmentation, /home/someone/runs/results.json",
                     "corner": "model",
                     "columns": ["IoU", "F1"],
                     "rows": [{"label": "Unet", "cells": cells}],
                     "notes": ["a note"],
-                }
+                },
+                {
+                    "title": "Waiting",
+                    "corner": "model",
+                    "columns": ["IoU"],
+                    "rows": [{"label": "Unet", "cells": [{"ours": "", "state": "not run"}]}],
+                },
             ]
         },
     )
@@ -318,6 +332,25 @@ def test_predictions_captions_and_confidences_come_to_their_cards(full):
     assert all(card.prediction is None and not card.captions for card in others)
 
 
+def test_cards_of_which_most_is_known_come_first(full):
+    _, parts, _ = gathered(full)
+    cards = parts["cards"]["cards"].cards
+    known = [(one.mask is not None) + (one.prediction is not None) + bool(one.captions) for one in cards]
+    assert known == sorted(known, reverse=True)
+    assert [card.split for card in cards[:4]] == ["test", "test", "test", "train"]
+    assert cards[0].captions
+
+
+def test_the_page_does_not_tell_where_it_lies_on_the_machine(run, copy):
+    (copy / "fidelity" / "spectra.png").write_bytes(b"no image")
+    write_json(copy / "predictions" / "run.json", {"command": ["a.py"], "options": {"data": f"{copy}/ARAS400k"}})
+    assert run(main, "--root", copy).exit_code == 1
+    text = (copy / "report.html").read_text()
+    assert str(copy) not in text
+    assert f"{copy.name}/ARAS400k" in text
+    assert "fidelity/spectra.png" in text
+
+
 def test_the_map_has_each_patch_at_its_place_and_leads_to_its_card(full):
     _, parts, _ = gathered(full)
     found, cards = parts["map"]["footprints"], parts["cards"]["cards"].cards
@@ -391,20 +424,22 @@ def test_curves_and_scores_are_those_of_the_logs(full):
     page, _, _ = gathered(full)
     parts = section_of(page, "training").parts
     curves = {part.title: part for part in parts if part.kind == "curve"}
-    loss = curves["segmenter: loss"].series
+    loss = curves["Segmenter: loss"].series
     assert [(line.name, line.x, line.y) for line in loss] == [
         ("train", [1, 2, 3], [1, 0.5, 0.333333]),
         ("validation", [1, 2, 3], [2, 1, 0.666667]),
     ]
-    assert [line.name for line in curves["segmenter: validation IoU of each class"].series] == ["Tree"]
-    assert curves["conditional GAN: Fréchet distance of drawn images"].series[0].y == [100, 50]
+    assert [line.name for line in curves["Segmenter: validation IoU of each class"].series] == ["Tree"]
+    assert curves["Conditional GAN: Fréchet distance of drawn images"].series[0].y == [100, 50]
     assert curves["StyleGAN: losses"].series[0].y == [1, 0.5]
     assert curves["StyleGAN: fid50k_full of snapshots"].series[0].y == [9.5]
     scores, classes = (part for part in parts if part.kind == "table")
     assert scores.rows[0][1:4] == ["3", "50.00 [40.0, 62.5]", "25.00"]
     assert [row[:2] for row in classes.rows] == [["Tree", "75.00"], ["Barren", ""]]
-    drawn = section_of(page, "generated").parts
-    assert [part.caption.partition(" thousand")[0][-2:] for part in drawn] == ["10", " 2", str(drawn[2].caption)[-2:]]
+    fakes, reals, samples = section_of(page, "generated").parts
+    assert fakes.caption == "After 2 thousand images. stylegan/00000-stylegan2"
+    assert reals.caption == "stylegan/00000-stylegan2"
+    assert samples.caption.endswith("After 10 thousand images. spade")  # the newest, not the last by name
 
 
 def test_feature_maps_have_the_images_of_their_points(full):
@@ -423,19 +458,28 @@ def test_feature_maps_have_the_images_of_their_points(full):
 
 
 def test_tables_have_the_measures_of_other_stages(full):
-    _, parts, _ = gathered(full)
-    fidelity, results = parts["fidelity"]["table"], parts["results"]["table"]
-    assert fidelity.columns == ["measure", "train, real (floor)", "synth", "generated", "after"]
-    told = ["Fréchet distance ↓", "2.00", "12.0 [11.0, 13.0]", "10.0 [9.00, 11.0]", "Heusel et al. 2017"]
-    assert fidelity.rows == [told]
-    assert fidelity.marks == [["", "floor", "", "best", ""]]
-    assert any("no masks" in note for note in fidelity.notes)
+    page, _, _ = gathered(full)
+    features, pixels, words = (part for part in section_of(page, "fidelity").parts if part.kind == "table")
+    assert features.columns == ["measure", "floor: train", "synth", "generated", "noise"]
+    assert features.rows == [
+        ["Fréchet distance ↓", "2.00", "12.0 [11.0, 13.0]", "10.0 [9.00, 11.0]", "1.00 [0.00, 2.00]"],
+        ["Closer to training images than usual ↓", "0.0500 (expected)", "", "0.500", ""],
+    ]
+    assert features.marks == [["", "floor", "", "best", ""], ["", "floor", "missing", "", "missing"]]
+    assert (pixels.title, pixels.rows) == ("Pixels and masks", [["Agreement ↑", "", "0.250", ""]])
+    assert "– synth: Agreement: no masks." in pixels.notes
+    assert (words.folded, words.rows[0][::2]) == (True, ["Fréchet distance", "Heusel et al. 2017"])
+    assert all(row[1] for row in words.rows)
+    results, waiting = section_of(page, "results").parts
+    assert (results.title, results.folded) == ("Segmentation, runs/results.json", False)
+    assert (waiting.folded, waiting.columns, waiting.rows) == (True, ["model", "IoU"], [["Unet", "not run"]])
     assert results.rows == [["Unet", "ours", "not run", "70.1 †"], ["Unet", "paper", "64.49", "76.37"]]
     assert results.marks == [["", "", "missing", ""], ["paper"] * 4]
-    fates, mixes, limits = section_of(gathered(full)[0], "selection").parts
-    assert dict(zip(fates.parts, fates.values[0], strict=True)) == pytest.approx(
-        {"selected": 2 / 3, "unsure": 1 / 3, "budget": 0}, abs=1e-5
-    )
+    fates, mixes, limits = section_of(page, "selection").parts
+    assert fates.title == "What became of the generated images"
+    assert (fates.parts, fates.counts) == (["selected", "unsure"], [6, 3])
+    assert fates.values[0] == pytest.approx([2 / 3, 1 / 3], abs=1e-5)
+    assert "None for: budget." in fates.note
     assert mixes.values[0][CLASS_NAMES.index("Tree")] == 0.75
     assert limits.rows == [["unsure", "0.7500", "given"]]
 

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from clusters import until
 from page_example import CLASS_COLORS, HOSTILE, example_page, name_of
 from PIL import Image
 
@@ -18,6 +19,7 @@ from aras.report.render import bar_label, digest, ink_on, numeric_columns, rende
 
 CARDS = 2000
 WIDTHS = (400, 800, 1600)
+SCALE_ROOM = 28  # CSS pixels below a fitted map, for its scale
 SCHEMES = ("light", "dark")
 
 
@@ -113,6 +115,7 @@ def test_ink_on_a_color_can_be_read():
         (["−0.02", "1.5e-3", ""], True),
         (["58.42 [50.9, 63.4]", "< 0.1 %"], True),
         (["12.5 (11.9–13.1)", "2"], True),
+        (["0.0625 (expected)", "2"], True),
         (["N52E012", "12"], False),
         (["2 tables, 1 figure", "12 outputs"], False),
         (["2.0.1-beta", "1"], False),
@@ -135,6 +138,11 @@ def test_parts_of_a_bar_say_what_they_have_room_for():
     assert bar_label("Crop", 0.46) == "Crop 46"
     assert bar_label("out of distribution", 0.36) == "36"
     assert bar_label("Crop", 0.02) == ""
+
+
+def test_of_one_bar_the_legend_tells_how_many_there_are(small):
+    html, _ = small
+    assert re.search(r"unsure <b>1,250</b> <span class=\"share\">25 %</span>", html)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +376,7 @@ def test_the_map_opens_patches_and_hides_splits(visit, example, address):
     canvas = part.locator(".plane-canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    middle = {"x": box["width"] / 2 + 3, "y": box["height"] / 2 + 3}
+    middle = {"x": box["width"] / 2 + 3, "y": (box["height"] - SCALE_ROOM) / 2 + 3}
     canvas.hover(position=middle)
     tip = part.locator(".plane-tip")
     name, told = tip.locator("b").inner_text(), tip.locator("span").inner_text()
@@ -401,6 +409,24 @@ def test_the_map_opens_patches_and_hides_splits(visit, example, address):
 
 
 @pytest.mark.slow
+def test_no_control_covers_a_map(visit, address):
+    page = visit(address, 400)
+    for part in page.locator(".footprints, .scatter").all():
+        canvas, zoom = part.locator(".plane-canvas").bounding_box(), part.locator(".zoom").bounding_box()
+        assert zoom["y"] + zoom["height"] <= canvas["y"]
+
+
+@pytest.mark.slow
+def test_a_folded_table_opens_by_keyboard(visit, address):
+    page = visit(address)
+    part = page.locator(".folded").first
+    assert not part.locator("table").is_visible()
+    part.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert part.locator("table").is_visible()
+
+
+@pytest.mark.slow
 def test_the_wheel_scrolls_the_page_until_the_map_is_in_focus(visit, address):
     page = visit(address)
     canvas = page.locator(".footprints .plane-canvas")
@@ -409,16 +435,16 @@ def test_the_wheel_scrolls_the_page_until_the_map_is_in_focus(visit, address):
     before, top = scale.inner_text(), page.evaluate("scrollY")
     canvas.hover()
     page.mouse.wheel(0, 120)
-    page.wait_for_function(f"scrollY > {top}")
+    until(lambda: page.evaluate("scrollY") > top, "a scrolled page")
     assert scale.inner_text() == before
     canvas.focus()
     canvas.hover()
     top = page.evaluate("scrollY")
     page.mouse.wheel(0, -1500)
-    page.wait_for_function("(it) => it.innerText.endsWith(' m')", arg=scale.element_handle())
+    until(lambda: scale.inner_text().endswith(" m"), "a scale in metres")
     assert page.evaluate("scrollY") == top
     page.keyboard.press("0")
-    page.wait_for_function(f"(it) => it.innerText === '{before}'", arg=scale.element_handle())
+    until(lambda: scale.inner_text() == before, "the fitted map")
 
 
 @pytest.mark.slow

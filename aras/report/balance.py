@@ -6,7 +6,7 @@ import numpy as np
 
 from aras.legend import CLASS_NAMES, NUM_CLASSES
 from aras.pairs import GENERATED
-from aras.report.colors import CLASS_COLORS, GREYS, SET_COLORS
+from aras.report.colors import CLASS_COLORS, LEFT_OUT, SET_COLORS
 from aras.report.page import Bars, Cards, Part
 from aras.report.places import Places
 from aras.report.reading import Reader, plain_text
@@ -89,7 +89,7 @@ def drops(places: Places, tallies: dict[str, SetTally], reader: Reader) -> list[
     total = sum(counts.values()) + sum(dropped.values())
     if not total:
         return []
-    colors = [SET_COLORS[split] for split in counts] + [GREYS[rank % len(GREYS)] for rank in range(len(dropped))]
+    colors = [SET_COLORS[split] for split in counts] + [LEFT_OUT[rank % len(LEFT_OUT)] for rank in range(len(dropped))]
     everything = counts | dropped
     share = sum(dropped.values()) / total
     bars = Bars(
@@ -100,5 +100,6 @@ def drops(places: Places, tallies: dict[str, SetTally], reader: Reader) -> list[
         colors,
         [[round(count / total, 6) for count in everything.values()]],
         f"{sum(dropped.values()):,} of {total:,} were dropped, {100 * share:.1f} %.",
+        list(everything.values()),
     )
     return [bars]

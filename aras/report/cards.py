@@ -1,6 +1,6 @@
 """The cards: images with their masks, predictions and captions, drawn so that every set and class is seen."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,15 @@ def mask_of(places: Places, split: str, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def most_told_first(wanted: list[Wanted], captions: Collection[Key]) -> list[Wanted]:
+    """Return the cards `wanted` in their order, but those that show most first: masks, predictions, `captions`."""
+
+    def told(one: Wanted) -> int:
+        return (one.mask is not None) + (one.prediction is not None) + ((one.split, one.name) in captions)
+
+    return sorted(wanted, key=told, reverse=True)
+
+
 def chosen_names(drawn: dict[str, np.ndarray | None], count: int, seed: int) -> list[str]:
     """Return `count` of the stems `drawn`, by their classes where these are known."""
     names = list(drawn)
@@ -138,6 +147,7 @@ def make_cards(
     wanted = chosen_cards(places, tallies, count, seed)
     keys = {(card.split, card.name) for card in wanted}
     captions = captions_of(places, keys, reader)
+    wanted = most_told_first(wanted, captions)
     confidences = confidences_of(places, keys, reader)
     cards = []
     loaded = in_order(lambda card: load_card(card, most), wanted, thumbnails.workers)

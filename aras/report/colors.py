@@ -1,4 +1,4 @@
-"""The report's colours: one a class, one a set, and greys for what is left out."""
+"""The report's colours: one a class, one a set, and others for what is left out."""
 
 import numpy as np
 
@@ -7,7 +7,8 @@ from aras.legend import COLORS
 CLASS_COLORS = ["#{:02x}{:02x}{:02x}".format(*color) for color in COLORS.tolist()]
 """The legend's, as a page has them."""
 
-GREYS = ("#5d6470", "#8a919c", "#b3b8c0", "#3b4049", "#d2d5da")
+LEFT_OUT = ("#5d6470", "#ddcc77", "#882255", "#88ccee", "#332288", "#c5c9d0", "#777733", "#ee99aa", "#3b4049")
+"""One a reason, dark and light by turns, so that narrow neighbours are told apart (after Tol 2021)."""
 
 SET_COLORS = {
     "train": "#0072b2",

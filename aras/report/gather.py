@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from aras.report.balance import balance_parts
 from aras.report.cards import make_cards
 from aras.report.features import feature_parts
+from aras.report.fidelity import fidelity_parts
 from aras.report.generated import generated_parts
 from aras.report.headlines import headlines, region_notes, subtitle
 from aras.report.mapping import make_map
@@ -17,7 +18,7 @@ from aras.report.provenance import provenances
 from aras.report.reading import Reader
 from aras.report.sampling import tally_sets
 from aras.report.selection import selection_parts
-from aras.report.tables import caption_parts, fidelity_parts, result_tables
+from aras.report.tables import caption_parts, result_tables
 from aras.report.thumbnails import Thumbnails
 from aras.report.training import runs_in, training_parts
 
@@ -49,21 +50,29 @@ class Limits:
 CREATE = "python dataset_creator.py"
 DRAW = "python generative_trainer_unet_spade_gan.py"
 SECTIONS = {
-    "overview": ("Overview", "What there is, and what is not there yet.", ""),
+    "overview": ("Overview", "What this page shows, and what is not there yet.", ""),
     "map": ("Map", "Where the patches lie, by split.", CREATE),
     "balance": ("Class balance", "What each set is of, and why patches were dropped.", CREATE),
-    "cards": ("Images", "Images with their masks, predictions and captions.", CREATE),
+    "cards": (
+        "Images",
+        "Images with their masks, predictions and captions, those of which most is known first.",
+        CREATE,
+    ),
     "training": ("Training", "Curves of each run, and scores on the test split.", "python segmentation_train.py"),
-    "generated": ("Generated images", "What both GANs draw; the other is stylegan3/train.py.", DRAW),
+    "generated": (
+        "Generated images",
+        "StyleGAN (stylegan3/train.py) draws from noise, the conditional GAN from masks.",
+        DRAW,
+    ),
     "features": ("Feature maps", "How a trained encoder sees the sets.", "python segformer_vis.py"),
-    "fidelity": ("Fidelity", "How near generated images are to real ones.", "python synthetic_metrics.py"),
+    "fidelity": (
+        "Fidelity",
+        "How near generated images are to real ones, beside how near real ones are to one another.",
+        "python synthetic_metrics.py",
+    ),
     "selection": ("Selection", "Which generated images were kept, and why.", "python synthetic_select.py"),
     "captions": ("Captions", "How well captions tell what is there.", "python caption_metrics.py"),
-    "results": (
-        "Results",
-        "Beside the paper's (arXiv 2603.09625).",
-        "python results_table.py",
-    ),
+    "results": ("Results", "Beside the paper's (arXiv 2603.09625).", "python results_table.py"),
     "provenance": ("Provenance", "What made each output.", CREATE),
 }
 """By id, in the order of the page: title, lead, and the command that fills it."""
@@ -83,7 +92,7 @@ def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) ->
     """Return the page of what is in `places`; images go to `store`, notes to `reader`."""
     tallies = tally_sets(places, reader, CANDIDATES * limits.cards, limits.seed)
     folders = places.run_folders()
-    runs = runs_in(folders, reader)
+    runs = runs_in(places, folders, reader)
     sheets = Sheets(store)
     thumbnails = Thumbnails(sheets, reader, limits.workers)
     cards = make_cards(places, tallies, thumbnails, limits.cards, limits.thumbnail, limits.seed)
@@ -110,7 +119,7 @@ def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) ->
         headlines(places, tallies, runs, reader),
         [section(name, parts[name]) for name in SECTIONS],
         sheets.finished(),
-        reader.lines(),
+        [places.without_machine(note) for note in reader.lines()],
         store.folder is None,
     )
 
@@ -128,7 +137,7 @@ def overview(parts: dict[str, list[Part]], notes: list[str]) -> Table:
         if name in parts:
             rows.append([title, command, told_parts(parts[name]) or "not yet"])
             marks.append(["", "", ""] if parts[name] else ["missing", "", "missing"])
-    return Table("What there is", ["section", "made by", "shows"], rows, marks, notes)
+    return Table("Sections", ["section", "made by", "shows"], rows, marks, notes)
 
 
 def told_parts(parts: list[Part]) -> str:

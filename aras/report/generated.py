@@ -1,4 +1,4 @@
-"""What the GANs draw: the newest grids of their runs, beside real images."""
+"""What the GANs draw: the newest grids of their runs, and the real images of StyleGAN's beside them."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,17 @@ SNAPSHOT = re.compile(r"(?:fakes)?(\d+(?:\.\d+)?)\.png")
 def generated_parts(runs: list[Run], store: Store, reader: Reader) -> list[Part]:
     """Return the newest grids of the first GAN runs of each kind."""
     parts: list[Part] = []
-    for run in [run for run in runs if run.kind == "conditional GAN"][:MOST_RUNS]:
-        newest = newest_of(run.folder / "samples")
-        if newest:
-            caption = f"Each row: a mask, the real image, and samples. After {told_kimg(newest)}. {run.name}"
-            parts += figure_of(newest, "Images drawn from masks", store, reader, caption, lossless=False)
     for run in [run for run in runs if run.kind == "StyleGAN"][:MOST_RUNS]:
         newest = newest_of(run.folder)
         if newest:
             caption = f"After {told_kimg(newest)}. {run.name}"
             parts += figure_of(newest, "Images drawn by StyleGAN", store, reader, caption, lossless=False)
         parts += figure_of(run.folder / "reals.png", "Real images it learns from", store, reader, run.name, False)
+    for run in [run for run in runs if run.kind == "Conditional GAN"][:MOST_RUNS]:
+        newest = newest_of(run.folder / "samples")
+        if newest:
+            caption = f"Each row: a mask, the real image, and samples. After {told_kimg(newest)}. {run.name}"
+            parts += figure_of(newest, "Images drawn from masks", store, reader, caption, lossless=False)
     return parts
 
 

@@ -40,14 +40,14 @@ def headlines(places: Places, tallies: dict[str, SetTally], runs: list[Run], rea
 
 def best_score(runs: list[Run], reader: Reader) -> list[Fact]:
     """Return the best macro F1 of all segmenters on the test split."""
-    told = [reader.json(run.folder / "test_metrics.json") for run in runs if run.kind == "segmenter"]
+    told = [reader.json(run.folder / "test_metrics.json") for run in runs if run.kind == "Segmenter"]
     scores = [score for score in (number_of(one.get("f1")) for one in told) if score is not None]
     note = f"best of {len(scores):,} runs" if len(scores) > 1 else ""
     return [Fact("macro F1 on the test split", f"{100 * max(scores):.2f} %", note)] if scores else []
 
 
 def distances(places: Places, reader: Reader) -> list[Fact]:
-    """Return the Fréchet distance of each set, the first such measure of fidelity.json, beside its floor."""
+    """Return the Fréchet distance of each set, beside its floor, as first in fidelity.json; none of noise."""
     found = reader.json(places.fidelity / "fidelity.json")
     name = next((key for key in mapped(found.get("measures")) if key.startswith("frechet.")), "")
     heading = plain_text(dig(found, "measures", name, "heading") or name, 80)
@@ -56,7 +56,7 @@ def distances(places: Places, reader: Reader) -> list[Fact]:
     facts = []
     for label, one in mapped(found.get("sets")).items():
         value = number_of(dig(one, "measures", name, "value"))
-        if value is not None:
+        if value is not None and not dig(one, "noise"):
             facts.append(Fact(f"{heading}, {plain_text(label, 40)}", told_number(value), note))
     return facts[:MOST_SETS]
 

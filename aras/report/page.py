@@ -56,19 +56,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: `rows` and `marks` (of `MARKS`) have a cell for each of `columns`."""
+    """A table: `rows` and `marks` (of `MARKS`) have a cell for each of `columns`; a `folded` one opens on demand."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     marks: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    folded: bool = False
     kind: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars, one a group, of shares that add up to at most 1."""
+    """Stacked bars, one a group, of shares that add up to at most 1.
+
+    Of a single group the legend tells the `counts` that the shares are of, if there are any, one a part.
+    """
 
     title: str
     groups: list[str]
@@ -77,6 +81,7 @@ class Bars:
     colors: list[str]  # one a part, #rrggbb
     values: list[list[float]]  # 0..1, one list a group, one value a part
     note: str = ""
+    counts: list[int] = field(default_factory=list)
     kind: str = field(default="bars", init=False)
 
 
@@ -154,7 +159,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Images to look through, by the classes and splits they are of."""
+    """Images to look through, by the classes and splits they are of; those of which most is known come first."""
 
     cards: list[Card]
     classes: list[str]

@@ -46,6 +46,18 @@ class Places:
     selection: Path
     results: Path
 
+    def shown(self, path: Path) -> str:
+        """Return `path` as the page shows it: without the root, if it is below it."""
+        try:
+            return path.absolute().relative_to(self.root.absolute()).as_posix()
+        except ValueError:
+            return str(path)
+
+    def without_machine(self, text: str) -> str:
+        """Return `text` in which paths below the root begin with its name, not with where it lies on this machine."""
+        root = self.root.resolve()
+        return text.replace(f"{root}/", f"{root.name}/") if root.name else text
+
     def images(self, name: str) -> Path:
         """Return the folder of the images of a set."""
         return self.data / "train" / GENERATED if name == GENERATED else self.data / name / "images"

@@ -26,7 +26,7 @@ def provenances(places: Places, run_folders: list[Path], reader: Reader) -> Prov
     for path in records(places, run_folders):
         told = reader.json(path) if len(runs) < MOST else {}
         if told:
-            runs.append(provenance_of(path, told))
+            runs.append(provenance_of(path, told, places))
     return Provenances(runs) if runs else None
 
 
@@ -41,22 +41,25 @@ def records(places: Places, run_folders: list[Path]) -> Iterator[Path]:
     yield from (path for path in dict.fromkeys(wanted) if path.is_file())
 
 
-def provenance_of(path: Path, told: dict[str, Any]) -> Provenance:
+def provenance_of(path: Path, told: dict[str, Any], places: Places) -> Provenance:
     """Return what the record `path` tells."""
     command = [part for part in listed(told.get("command")) if isinstance(part, str)]
     stage = Path(command[0]).name if command else "stylegan3/train.py" if "G_config" in told else ""
     options = mapped(told.get("options"))
+    made = path.parent if path.name.count(".") == 1 else path.with_name(path.name.removesuffix(".run.json"))
     return Provenance(
         plain_text(stage, 200),
-        plain_text(
-            str(path.parent if path.name.count(".") == 1 else path.with_name(path.name[: -len(".run.json")])), 300
-        ),
-        " ".join(shown_command(command)),
+        plain_text(places.shown(made), 300),
+        places.without_machine(" ".join(["python", *shown_command(command)] if command else [])),
         plain_text(told.get("commit"), 60),
         plain_text(told.get("started"), 40),
         plain_text(told.get("device") or options.get("device"), 120),
         {plain_text(k, 60): plain_text(v, 60) for k, v in mapped(told.get("versions")).items()},
-        {plain_text(name, 60): shown(name, value) for name, value in options.items() if value is not None},
+        {
+            plain_text(name, 60): places.without_machine(shown(name, value))
+            for name, value in options.items()
+            if value is not None
+        },
     )
 
 

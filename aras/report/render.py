@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from aras.report.page import Curve, Page, Series, Table, as_json
+from aras.report.page import Curve, Figure, Page, Part, Scatter, Series, Table, as_json
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("start.js", "sprites.js", "curves.js", "plane.js", "maps.js", "dialogs.js", "cards.js", "run.js")
@@ -28,6 +28,8 @@ MARK_MEANINGS = {
 NUMBER = re.compile(r"[−+\-<>≈~]?\s*[\d.,]+(\s*%|e[+-]?\d+)?\s*($|[±×(\[/–†‡*])")
 NARROW_BAR = 350  # pixels, on a telephone; what a part of a bar says must fit there
 NUMBER_WIDTH, CHARACTER_WIDTH = 16, 8  # pixels, at most
+WIDE = 1.45  # width over height, above which a figure takes the page's width
+HALF_PAGE, COLUMN_GAP = 600, 22  # pixels
 DARK, LIGHT = "#000000", "#ffffff"
 
 
@@ -51,6 +53,7 @@ def render(page: Page) -> str:
         "counted": counted,
         "curve_rows": curve_rows,
         "ink_on": ink_on,
+        "is_half": is_half,
         "mark_meanings": mark_meanings,
         "numeric_columns": numeric_columns,
         "offsets": offsets,
@@ -133,6 +136,17 @@ def mark_meanings(table: Table) -> dict[str, str]:
     pairs = zip(table.rows, table.marks, strict=True)
     used = {mark for cells, marks in pairs for cell, mark in zip(cells, marks, strict=True) if cell}
     return {mark: meaning for mark, meaning in MARK_MEANINGS.items() if mark in used}
+
+
+def is_half(part: Part) -> bool:
+    """Return whether `part` leaves room for another beside it, where the page is wide."""
+    if isinstance(part, Figure):
+        return part.picture.width <= WIDE * part.picture.height
+    if isinstance(part, Table):
+        cells = zip(part.columns, *part.rows, strict=True)
+        width = sum(max(len(cell) for cell in column) * CHARACTER_WIDTH + COLUMN_GAP for column in cells)
+        return not part.folded and width <= HALF_PAGE
+    return isinstance(part, Curve | Scatter)
 
 
 def counted(values: Iterable[Any], wanted: Iterable[Any]) -> list[int]:

@@ -1,5 +1,6 @@
-"""The sections that are tables from another stage's JSON: fidelity, results beside the paper's, captions."""
+"""The sections that are tables from another stage's JSON: results beside the paper's, captions."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,127 +8,53 @@ from aras.caption_metrics.report import rows as caption_rows
 from aras.report.page import Part, Table
 from aras.report.pictures import Store
 from aras.report.places import Places
-from aras.report.reading import Reader, dig, listed, mapped, number_of, plain_text, told_number
+from aras.report.reading import Reader, dig, listed, mapped, number_of, plain_text
 from aras.report.training import figure_of
 
-FIDELITY_FIGURES = {
-    "measures.png": ("Measures of each set beside the floor", "Each measure of each set, with its interval."),
-    "neighbours.png": ("Nearest training images", "Images of each set and the training images nearest to them."),
-    "spectra.png": ("Radial power spectra", "How much detail of each size the images of a set have."),
-}
+ABSOLUTE = re.compile(r"(?<![\w:/.])/(?:[^/\s]+/)*([^/\s]+/[^/\s]+)")
+"""A path from the root of a machine, of which a title keeps the last two parts."""
+
+LONG = 20  # rows, from which on a table is folded
 PRESENT = 1.0  # percent from which on a class is present, where caption_metrics.json does not tell
 WORST = 3  # captions a stream
 WORST_COLUMNS = ("stream", "split", "filename", "points", "invented", "denied", "missed", "misstated", "caption")
 
 
-def fidelity_parts(places: Places, store: Store, reader: Reader) -> list[Part]:
-    """Return the measures of all sets beside the floor, why some are absent, and the figures."""
-    found = reader.json(places.fidelity / "fidelity.json")
-    parts: list[Part] = []
-    if found:
-        table = fidelity_table(found)
-        if table:
-            parts.append(table)
-        else:
-            reader.note(f"{places.fidelity / 'fidelity.json'} has no measures; run synthetic_metrics.py again")
-    for name, (title, caption) in FIDELITY_FIGURES.items():
-        parts += figure_of(places.fidelity / name, title, store, reader, caption, lossless=name != "neighbours.png")
-    return parts
-
-
-def fidelity_table(found: dict[str, Any]) -> Table | None:
-    """Return the table of a fidelity.json: a row a measure, a column a set, real images first, the best set marked."""
-    about, sets = mapped(found.get("measures")), mapped(found.get("sets"))
-    real = {
-        f"{plain_text(dig(found, kind, 'name') or kind, 60)}, real{told}": mapped(found.get(kind))
-        for kind, told in (("reference", " (reference)"), ("floor", " (floor)"))
-    }
-    real = {label: one for label, one in real.items() if mapped(one.get("measures"))}
-    every = [*real.values(), *sets.values()]
-    rows, marks = [], []
-    for name in about:
-        cells = [with_limits(dig(one, "measures", name)) for one in every]
-        if any(cells):
-            best = best_of(name, about, sets)
-            of_sets = zip(sets, cells[len(real) :], strict=True)
-            rows.append([heading_of(name, about), *cells, plain_text(dig(about, name, "source"), 120)])
-            told = ["best" if label == best else "" if cell else "missing" for label, cell in of_sets]
-            marks.append(["", *["floor"] * len(real), *told, ""])
-    columns = ["measure", *real, *(plain_text(label, 60) for label in sets), "after"]
-    notes = fidelity_notes(found, about)
-    return Table("Sets of images against the reference", columns, rows, marks, notes) if rows else None
-
-
-def heading_of(name: str, about: dict[str, Any]) -> str:
-    """Return what a measure is called, its unit, and which values are better."""
-    better = {"lower": " ↓", "higher": " ↑"}.get(plain_text(dig(about, name, "better")), "")
-    unit = plain_text(dig(about, name, "unit"), 20)
-    return plain_text(dig(about, name, "heading") or name, 80) + (f", {unit}" if unit else "") + better
-
-
-def best_of(name: str, about: dict[str, Any], sets: dict[str, Any]) -> str | None:
-    """Return which of two or more sets is best by the measure `name`."""
-    values = {label: number_of(dig(one, "measures", name, "value")) for label, one in sets.items()}
-    known = {label: value for label, value in values.items() if value is not None}
-    better = dig(about, name, "better")
-    if len(known) < 2 or better not in ("lower", "higher"):
-        return None
-    return (min if better == "lower" else max)(known, key=lambda label: known[label])
-
-
-def with_limits(cell: Any) -> str:
-    """Return the value of a measure with its interval, or nothing."""
-    value, low, high = (number_of(dig(cell, key)) for key in ("value", "low", "high"))
-    if value is None:
-        return ""
-    return told_number(value) + (
-        f" [{told_number(low)}, {told_number(high)}]" if low is not None and high is not None else ""
-    )
-
-
-def fidelity_notes(found: dict[str, Any], about: dict[str, Any]) -> list[str]:
-    """Return what must be known to read the table."""
-    notes = []
-    name, count = plain_text(dig(found, "reference", "name"), 60), number_of(found.get("equal_n"))
-    if count is not None:
-        notes.append(f"{count:,.0f} images of each set, against {name}. Numbers of another count do not compare.")
-    notes.append("In brackets 95 % intervals from resampling. The floor is real images: what a perfect set would have.")
-    for label, one in mapped(found.get("sets")).items():
-        for key, reason in mapped(dig(one, "left_out")).items():
-            notes.append(f"{plain_text(label, 60)}, {heading_of(key, about)}: {plain_text(reason, 300)}")
-    return notes
-
-
 def result_tables(places: Places, reader: Reader) -> list[Table]:
-    """Return the tables of results.json, each of our rows with the paper's below it; those with ours first."""
+    """Return the tables of results.json, each of our rows with the paper's below it.
+
+    Those without a number of ours, and long ones, are folded and come last.
+    """
     found = reader.json(places.results / "results.json")
-    parts: list[Table] = []
-    for told in listed(found.get("tables")):
-        columns = [plain_text(name, 80) for name in listed(dig(told, "columns"))]
-        rows, marks = [], []
-        for row in listed(dig(told, "rows")):
-            cells = [mapped(cell) for cell in listed(dig(row, "cells"))][: len(columns)]
-            cells += [{}] * (len(columns) - len(cells))
-            label = plain_text(dig(row, "label"), 120)
-            rows.append([label, "ours", *(ours(cell) for cell in cells)])
-            marks.append(["", "", *("missing" if cell.get("state") == "not run" else "" for cell in cells)])
-            if any(cell.get("paper") for cell in cells):
-                rows.append([label, "paper", *(plain_text(cell.get("paper"), 60) for cell in cells)])
-                marks.append(["paper"] * (len(columns) + 2))
-        if rows:
-            header = [plain_text(dig(told, "corner"), 60), "", *columns]
-            notes = [plain_text(note, 600) for note in listed(dig(told, "notes"))]
-            if any(" †" in cell for row in rows for cell in row):
-                notes.insert(0, "† is not comparable with the paper's: of other data, another size or fewer images.")
-            parts.append(Table(plain_text(dig(told, "title"), 200), header, rows, marks, notes))
+    parts = [table for told in listed(found.get("tables")) if (table := result_table(told))]
     if found and not parts:
         reader.note(f"{places.results / 'results.json'} has no tables; run results_table.py again")
-    return sorted(parts, key=lambda part: not has_ours(part))
+    return sorted(parts, key=lambda part: part.folded)
 
 
-def has_ours(table: Table) -> bool:
-    """Return whether a table has any number of ours."""
-    return any(cell not in ("", "not run") for row in table.rows if row[1] == "ours" for cell in row[2:])
+def result_table(told: Any) -> Table | None:
+    """Return one table of results.json, None when it has no rows."""
+    columns = [plain_text(name, 80) for name in listed(dig(told, "columns"))]
+    given = listed(dig(told, "rows"))
+    of_row = [[mapped(cell) for cell in listed(dig(row, "cells"))][: len(columns)] for row in given]
+    has_paper = any(cell.get("paper") for cells in of_row for cell in cells)
+    rows, marks = [], []
+    for row, cells in zip(given, of_row, strict=True):
+        cells += [{}] * (len(columns) - len(cells))
+        label = plain_text(dig(row, "label"), 120)
+        rows.append([label, *(["ours"] if has_paper else []), *map(ours, cells)])
+        states = ["missing" if cell.get("state") == "not run" else "" for cell in cells]
+        marks.append(["", *([""] if has_paper else []), *states])
+        if any(cell.get("paper") for cell in cells):
+            rows.append([label, "paper", *(plain_text(cell.get("paper"), 60) for cell in cells)])
+            marks.append(["paper"] * (len(columns) + 2))
+    header = [plain_text(dig(told, "corner"), 60), *([""] if has_paper else []), *columns]
+    notes = [plain_text(note, 600) for note in listed(dig(told, "notes"))]
+    if any(" †" in cell for row in rows for cell in row):
+        notes.insert(0, "† is not comparable with the paper's: of other data, another size or fewer images.")
+    has_ours = any(ours(cell) not in ("", "not run") for cells in of_row for cell in cells)
+    title = ABSOLUTE.sub(r"\1", plain_text(dig(told, "title"), 200))
+    return Table(title, header, rows, marks, notes, folded=not has_ours or len(rows) > LONG) if rows else None
 
 
 def ours(cell: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from aras.legend import CLASS_NAMES
 from aras.pairs import read_image
 from aras.report.page import Curve, Figure, Part, Series, Table
 from aras.report.pictures import Store, scaled
+from aras.report.places import Places
 from aras.report.reading import Reader, dig, listed, mapped, number_of, plain_text
 
 MOST_RUNS = 6  # of a kind, whose curves are shown
@@ -64,44 +65,43 @@ UNCONDITIONAL = (
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: its folder, what it trains, and how its log is read."""
+    """A training run: its folder and what the page calls it, what it trains, and how its log is read."""
 
     folder: Path
+    name: str
     kind: str
     log: Path
     x_keys: tuple[str, ...]
     x_label: str
     curves: tuple[Log, ...]
 
-    @property
-    def name(self) -> str:
-        """Its folder, in words."""
-        return plain_text(str(self.folder), 200)
 
-
-def runs_in(folders: Iterable[Path], reader: Reader) -> list[Run]:
+def runs_in(places: Places, folders: Iterable[Path], reader: Reader) -> list[Run]:
     """Return the training runs among `folders`, told apart by what their logs hold."""
     runs = []
     for folder in folders:
+        name = plain_text(places.shown(folder), 200)
         stats, metrics = folder / "stats.jsonl", folder / "metrics.jsonl"
         if stats.is_file():
             runs.append(
-                Run(folder, "StyleGAN", stats, ("Progress/kimg", "mean"), "thousand images seen", UNCONDITIONAL)
+                Run(folder, name, "StyleGAN", stats, ("Progress/kimg", "mean"), "thousand images seen", UNCONDITIONAL)
             )
         elif metrics.is_file():
             first: Line = next(iter(reader.json_lines(metrics)), {})
             if "discriminator_loss" in first or "generator_loss" in first:
-                runs.append(Run(folder, "conditional GAN", metrics, ("kimg",), "thousand images seen", CONDITIONAL))
+                runs.append(
+                    Run(folder, name, "Conditional GAN", metrics, ("kimg",), "thousand images seen", CONDITIONAL)
+                )
             elif "epoch" in first:
-                runs.append(Run(folder, "segmenter", metrics, ("epoch",), "epoch", SEGMENTATION))
+                runs.append(Run(folder, name, "Segmenter", metrics, ("epoch",), "epoch", SEGMENTATION))
         elif (folder / "test_metrics.json").is_file():
-            runs.append(Run(folder, "segmenter", metrics, ("epoch",), "epoch", SEGMENTATION))
+            runs.append(Run(folder, name, "Segmenter", metrics, ("epoch",), "epoch", SEGMENTATION))
     return runs
 
 
 def training_parts(runs: list[Run], store: Store, reader: Reader) -> list[Part]:
     """Return the test scores of all segmenters, and the curves of the first runs of each kind."""
-    segmenters = [run for run in runs if run.kind == "segmenter"]
+    segmenters = [run for run in runs if run.kind == "Segmenter"]
     parts: list[Part] = []
     tested = {run.name: reader.json(run.folder / "test_metrics.json") for run in segmenters[:MOST_ROWS]}
     tested = {name: scores for name, scores in tested.items() if scores}
@@ -109,7 +109,8 @@ def training_parts(runs: list[Run], store: Store, reader: Reader) -> list[Part]:
         parts.append(table_of_scores(tested))
     if len(tested) == 1:
         parts += [table_of_classes(*next(iter(tested.items())))]
-        parts += figure_of(segmenters[0].folder / "confusion_matrix.png", "Confusion matrix", store, reader)
+        (only,) = (run for run in segmenters if run.name in tested)
+        parts += figure_of(only.folder / "confusion_matrix.png", "Confusion matrix", store, reader)
     for kind in dict.fromkeys(run.kind for run in runs):
         alike = [run for run in runs if run.kind == kind]
         others = f" (one of {len(alike):,}; the first {MOST_RUNS} are shown)" if len(alike) > MOST_RUNS else ""

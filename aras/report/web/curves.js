@@ -1,8 +1,8 @@
 // Curves: lines over one axis, drawn at the size they are shown at; the legend tells the values at the cursor.
 
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 4"];
-const MARGIN = { left: 52, right: 14, top: 10, bottom: 40 };
-const CHART_HEIGHT = 248;
+const MARGIN = { left: 52, right: 14, top: 28, bottom: 40 };
+const CHART_HEIGHT = 264;
 
 // Round numbers from low to high, about `count` of them.
 function ticks(low, high, count) {
@@ -77,7 +77,8 @@ class Chart {
     }
     svg.append(
       makeSvg("line", { class: "axis", x1: MARGIN.left, x2: this.width - MARGIN.right, y1: bottom, y2: bottom }),
-      makeSvg("text", { class: "tick x name", x: this.width - MARGIN.right, y: CHART_HEIGHT - 5 }, this.curve.x_label));
+      makeSvg("text", { class: "tick x name", x: this.width - MARGIN.right, y: CHART_HEIGHT - 5 }, this.curve.x_label),
+      makeSvg("text", { class: "tick y name", x: 0, y: 8 }, this.curve.y_label));
     this.series.forEach((series, k) => svg.append(this.line(series, k)));
     this.cursor = makeSvg("g", { class: "cursor" });
     svg.append(this.cursor);

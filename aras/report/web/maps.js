@@ -27,7 +27,8 @@ function startMap(part, cardOf, openCard) {
     count: rows.length,
     x: Float64Array.from(rows, (row) => ((row[2] + row[4]) / 2) * narrow),
     y: Float64Array.from(rows, (row) => (row[3] + row[5]) / 2),
-    height: (width) => Math.round(Math.max(280, Math.min(0.72 * innerHeight, (width * (north - south)) / ((east - west) * narrow || 1)))),
+    foot: 28, // for the scale
+    height: (width) => 28 + Math.round(Math.max(250, Math.min(0.72 * innerHeight, (width * (north - south)) / ((east - west) * narrow || 1)))),
     isShown: (item) => shown[sets[item]] ?? true,
     hit(plane, px, py) {
       const [x, latitude] = plane.toWorld(px, py);
@@ -136,6 +137,7 @@ function startScatter(part, cardNamed, openCard, openImage) {
     count,
     x: Float64Array.from(scatter.x),
     y: Float64Array.from(scatter.y),
+    foot: 0,
     height: (width) => Math.round(Math.max(280, Math.min(0.8 * width, 0.7 * innerHeight, 560))),
     isShown: (item) => shown[scatter.set_of[item]] !== false,
     hit(plane, px, py) {

@@ -7,7 +7,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 
 class Plane {
   // `world` is [left, low, right, high], y upwards. `source` has the items: count, x and y (of their middles),
-  // isShown(item), hit(plane, px, py), paint(plane, context), tell(item), open(item) and aspect(width).
+  // isShown(item), hit(plane, px, py), paint(plane, context), tell(item), open(item), size(plane, item), height(width) and
+  // foot: the CSS pixels that are kept free below.
   constructor(part, world, source) {
     this.part = part;
     this.world = world;
@@ -51,9 +52,10 @@ class Plane {
 
   fit() {
     const [left, low, right, high] = this.world;
-    this.smallest = 0.94 * Math.min(this.width / (right - left || 1), this.height / (high - low || 1));
+    const height = this.height - this.source.foot;
+    this.smallest = 0.94 * Math.min(this.width / (right - left || 1), height / (high - low || 1));
     this.scale = this.smallest;
-    this.moveTo(this.width / 2, this.height / 2, (left + right) / 2, (low + high) / 2);
+    this.moveTo(this.width / 2, height / 2, (left + right) / 2, (low + high) / 2);
     this.isFitted = true;
   }
 
