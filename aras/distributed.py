@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from aras.errors import UserError
-from aras.ranks import Rank, rank_of_process
+from aras.ranks import Rank, rank_of_process, restarts
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,7 @@ def process_group() -> Iterator[None]:
     import torch.distributed.nn  # first imported later, it would keep the group, whose threads can abort its end
 
     store, _, _ = next(iter(dist.rendezvous("env://")))
+    store = dist.PrefixStore(f"restart {restarts()}", store)  # torchrun keeps what those before have written in it
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.number, world_size=place.count)
     _here = place

@@ -52,7 +52,8 @@ def rank_of_process() -> Rank:
     """Return which process this is, from what torchrun put into the environment; the only one without it.
 
     Raises:
-        UserError: the environment has a part of it alone, as a cluster's job may.
+        UserError: the environment has a part of it alone, as a cluster's job may; or torchrun is to start again
+            processes on many nodes which could not meet again.
     """
     told = os.environ
     if told.get("WORLD_SIZE", "1") == "1":
@@ -63,11 +64,36 @@ def rank_of_process() -> Rank:
             f"WORLD_SIZE is {told['WORLD_SIZE']} in the environment, but {missing[0]} is not there; start by torchrun,"
             " or unset WORLD_SIZE"
         )
-    names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
-    job = [told.get(name, "") for name in names]
+    check_restarts()
+    job = [told.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")] + [restarts()]
     if told.get("LOCAL_WORLD_SIZE") == told["WORLD_SIZE"]:  # on one machine, where all have one parent
         job.append(str(os.getppid()))
     return Rank(int(told["RANK"]), int(told["WORLD_SIZE"]), int(told.get("LOCAL_RANK", 0)), " ".join(job))
+
+
+def restarts() -> str:
+    """Return how often torchrun has started the processes again, where all count the same: on one node."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if nodes() == 1 else ""
+
+
+def nodes() -> int:
+    """Return how many nodes torchrun runs on."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
+def check_restarts() -> None:
+    """Raise `UserError` if torchrun may start again what is on many nodes, with the old store of the processes.
+
+    By default its agents keep one store, in which processes that start again read the addresses of those before them,
+    and a node that comes back waits for an address that nobody writes a second time (seen with PyTorch 2.15).
+    """
+    told = os.environ
+    old_store = told.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if old_store and nodes() > 1 and told.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise UserError(
+            "with --max-restarts on several nodes, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the"
+            " environment of each: otherwise processes that start again could not meet"
+        )
 
 
 def device_of(rank: Rank, device: "torch.device") -> "torch.device":

@@ -58,7 +58,8 @@ def place_in_environment() -> Place:
     """Return the place that torchrun gave to this process; the only one where it gave none.
 
     Raises:
-        StyleganError: the environment has a part of it alone, as a cluster's job may.
+        StyleganError: the environment has a part of it alone, as a cluster's job may; or torchrun is to start again
+            processes on many nodes which could not meet again.
     """
     told = os.environ
     if told.get("WORLD_SIZE", "1") == "1":
@@ -69,7 +70,23 @@ def place_in_environment() -> Place:
             f"WORLD_SIZE is {told['WORLD_SIZE']} in the environment, but {missing[0]} is not there; start by torchrun,"
             " or unset WORLD_SIZE"
         )
+    old_store = told.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if old_store and _nodes() > 1 and told.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise StyleganError(
+            "with --max-restarts on several nodes, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the"
+            " environment of each: otherwise processes that start again could not meet"
+        )
     return Place(int(told["RANK"]), int(told["WORLD_SIZE"]), int(told.get("LOCAL_RANK", 0)))
+
+
+def _nodes() -> int:
+    """Return how many nodes torchrun runs on."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
+def _restarts() -> str:
+    """Return how often torchrun has started the processes again, where all count the same: on one node."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if _nodes() == 1 else ""
 
 
 def share_cores() -> None:
@@ -194,6 +211,7 @@ def process_group() -> Iterator[None]:
     import torch.distributed.nn  # first imported later, it would keep the group, whose threads can abort its end
 
     store, _, _ = next(iter(dist.rendezvous("env://")))
+    store = dist.PrefixStore(f"restart {_restarts()}", store)  # torchrun keeps what those before have written in it
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
     _here = place

@@ -1,11 +1,15 @@
 """The trainer under torchrun: two processes, joined by gloo, train what one process trains."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import zipfile
 
 import numpy as np
 import pytest
+from clusters import children_of, command_of, free_port, until
 from tiny_dataset import make_dataset
 from tiny_training import ENCODER, command, same, tensors_of, train
 
@@ -92,3 +96,89 @@ def test_what_all_of_them_find_is_told_once(tmp_path, data):
     assert result.returncode != 0
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("Error"))
     assert "nowhere is not a folder" in line
+
+
+# ---------------------------------------------------------------------------------------------------- elastic restart
+
+
+@pytest.fixture(scope="module")
+def more_data(tmp_path_factory):
+    """Ten steps an epoch: time to be killed in the middle."""
+    return make_dataset(tmp_path_factory.mktemp("more") / "ARAS400k", train=39, val=3, test=3)
+
+
+@pytest.fixture(scope="module")
+def unbroken(more_data, tmp_path_factory):
+    """The folder of a run by two processes in which nothing happens."""
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    assert run(more_data, folder).returncode == 0
+    return folder
+
+
+def elastic(data, outdir, *torchrun, **environment):
+    """Start two processes that torchrun starts again; they save at every step."""
+    told = command(data, outdir, *SETTING, "--checkpoint-minutes", 0, processes=2)
+    at = told.index("--standalone")
+    told[at : at + 1] = map(str, (*torchrun, "--max-restarts", 2))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(told, **pipes, text=True, env={**os.environ, **environment})
+
+
+def in_the_second_epoch(outdir):
+    """Return whether the run in `outdir` has done one epoch and the first steps of the next."""
+    if not (outdir / "last.pt").exists():
+        return False
+    numbers = tensors_of(outdir / "last.pt")["numbers"]
+    return numbers["epoch"] == 1 and numbers["step"] >= 2
+
+
+def assert_same_result(outdir, unbroken):
+    for name in ("best.pt", "last.pt"):
+        assert same(tensors_of(outdir / name), tensors_of(unbroken / name)), name
+    for name in ("test_metrics.json", PREDICTIONS):
+        assert (outdir / name).read_bytes() == (unbroken / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_torchrun_goes_on_from_the_last_checkpoint_after_a_kill(more_data, unbroken, tmp_path, which):
+    process = elastic(more_data, tmp_path / "run", "--standalone")
+    until(lambda: process.poll() is not None or in_the_second_epoch(tmp_path / "run"), "the second epoch", 300)
+    ranks = sorted(child for child in children_of(process.pid) if "segmentation_train.py" in command_of(child))
+    os.kill(ranks[0 if which == "first" else -1], signal.SIGKILL)
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, told
+    assert re.search(r"in 2 processes, 1 epochs and [2-9] steps done before", told)
+    assert_same_result(tmp_path / "run", unbroken)
+
+
+def two_nodes():
+    """Return how torchrun is told that it is one of two nodes, each with one process."""
+    where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "two")
+    return ("--nnodes", 2, "--nproc-per-node", 1, "--local-addr", "127.0.0.1", *where)
+
+
+@pytest.mark.slow
+def test_a_node_that_was_lost_and_comes_back_goes_on(more_data, unbroken, tmp_path):
+    """Two agents of torchrun stand for two nodes. The first one keeps the place where they meet."""
+    fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    where, outdir = two_nodes(), tmp_path / "run"
+    nodes = [elastic(more_data, outdir, *where, "--rdzv-conf", f"is_host={host}", **fresh) for host in (1, 0)]
+    until(lambda: nodes[0].poll() is not None or in_the_second_epoch(outdir), "the second epoch", 300)
+    for pid in (nodes[1].pid, *children_of(nodes[1].pid)):
+        os.kill(pid, signal.SIGKILL)
+    nodes[1].communicate()
+    nodes[1] = elastic(more_data, outdir, *where, "--rdzv-conf", "is_host=0", **fresh)
+    told = "".join(node.communicate(timeout=300)[0] for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert re.search(r"in 2 processes, 1 epochs and \d+ steps done before", told)
+    assert_same_result(outdir, unbroken)
+
+
+@pytest.mark.slow
+def test_nodes_that_could_not_meet_again_are_told_so(more_data, tmp_path):
+    where = two_nodes()
+    nodes = [elastic(more_data, tmp_path / "run", *where) for _ in range(2)]
+    told = [node.communicate(timeout=120)[0] for node in nodes]
+    assert all(node.returncode for node in nodes)
+    assert all("with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment" in one for one in told)
