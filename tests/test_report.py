@@ -341,6 +341,12 @@ def test_cards_of_which_most_is_known_come_first(full):
     assert cards[0].captions
 
 
+def test_without_cards_nothing_is_said_to_be_missing(full):
+    page, _, _ = gathered(full, cards=0)
+    assert [section.id for section in page.sections] == [name for name in SECTIONS if name != "cards"]
+    assert not any(section.missing for section in page.sections)
+
+
 def test_the_page_does_not_tell_where_it_lies_on_the_machine(run, copy):
     (copy / "fidelity" / "spectra.png").write_bytes(b"no image")
     write_json(copy / "predictions" / "run.json", {"command": ["a.py"], "options": {"data": f"{copy}/ARAS400k"}})
@@ -462,11 +468,11 @@ def test_tables_have_the_measures_of_other_stages(full):
     features, pixels, words = (part for part in section_of(page, "fidelity").parts if part.kind == "table")
     assert features.columns == ["measure", "floor: train", "synth", "generated", "noise"]
     assert features.rows == [
-        ["Fréchet distance ↓", "2.00", "12.0 [11.0, 13.0]", "10.0 [9.00, 11.0]", "1.00 [0.00, 2.00]"],
-        ["Closer to training images than usual ↓", "0.0500 (expected)", "", "0.500", ""],
+        ["Fréchet distance\xa0↓", "2.00", "12.0 [11.0, 13.0]", "10.0 [9.00, 11.0]", "1.00 [0.00, 2.00]"],
+        ["Closer to training images than usual\xa0↓", "0.0500 (expected)", "", "0.500", ""],
     ]
     assert features.marks == [["", "floor", "", "best", ""], ["", "floor", "missing", "", "missing"]]
-    assert (pixels.title, pixels.rows) == ("Pixels and masks", [["Agreement ↑", "", "0.250", ""]])
+    assert (pixels.title, pixels.rows) == ("Pixels and masks", [["Agreement\xa0↑", "", "0.250", ""]])
     assert "– synth: Agreement: no masks." in pixels.notes
     assert (words.folded, words.rows[0][::2]) == (True, ["Fréchet distance", "Heusel et al. 2017"])
     assert all(row[1] for row in words.rows)

@@ -103,7 +103,9 @@ def space_in_words(space: str, found: dict[str, Any]) -> str:
 
 def heading_of(name: str, about: dict[str, Any], found: dict[str, Any]) -> str:
     """Return what a measure is called without its space, its unit, and which values are better."""
-    better = {"lower": " ↓", "higher": " ↑"}.get(plain_text(dig(about, name, "better")), "")
+    better = {"lower": "\N{NO-BREAK SPACE}↓", "higher": "\N{NO-BREAK SPACE}↑"}.get(
+        plain_text(dig(about, name, "better")), ""
+    )
     unit = plain_text(dig(about, name, "unit"), 20)
     heading = plain_text(dig(about, name, "heading") or name, 80)
     space = name.partition(".")[2]
@@ -157,7 +159,7 @@ def left_out_notes(sets: Sets, about: dict[str, Any], found: dict[str, Any]) -> 
         reasons: dict[str, list[str]] = {}
         for key, reason in mapped(one.get("left_out")).items():
             if key in about:
-                heading = heading_of(key, about, found).rstrip(" ↓↑")
+                heading = heading_of(key, about, found).rstrip("\N{NO-BREAK SPACE}↓↑")
                 reasons.setdefault(plain_text(reason, 300), []).append(heading)
         notes += [f"– {plain_text(label, 60)}: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return notes

@@ -111,13 +111,15 @@ def gather_page(places: Places, limits: Limits, store: Store, reader: Reader) ->
         "results": [*result_tables(places, reader)],
         "provenance": [made] if made else [],
     }
+    if not limits.cards:
+        del parts["cards"]  # nothing is missing that was not asked for
     parts["overview"] = [overview(parts, region_notes(places, reader))]
     return Page(
         "ARAS400k",
         subtitle(tallies),
         datetime.now(UTC).isoformat(timespec="seconds"),
         headlines(places, tallies, runs, reader),
-        [section(name, parts[name]) for name in SECTIONS],
+        [section(name, parts[name]) for name in SECTIONS if name in parts],
         sheets.finished(),
         [places.without_machine(note) for note in reader.lines()],
         store.folder is None,

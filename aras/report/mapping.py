@@ -28,6 +28,7 @@ from aras.tiles import PIXELS_PER_DEGREE, patch_position, tile_corner
 
 MOST_OUTLINES = 20_000
 MOST_TESSERAE = 4000  # images that are opened for the mosaic
+KILOMETRES = 111.32  # in a degree of latitude
 MOSAIC = 1400  # pixels, the longer side of the mosaic
 
 
@@ -108,7 +109,7 @@ def make_map(
     tesserae = others[0] if others else squares
     mosaic = draw_mosaic(places, extent, coarse, tesserae, reader, workers)
     outlines = [outline_of(square, cell, side, extent) for cell, square in sorted(squares.items())]
-    told = f"{extent.count:,} patches of {extent.width * 111.32:.2f} km from north to south"
+    told = f"{extent.count:,} patches of {extent.height * KILOMETRES:.2f} km from north to south"
     note = told if side == 1 else f"{told}; each square stands for up to {side * side} of them, in the colour of most"
     return [
         Footprints(

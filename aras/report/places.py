@@ -55,8 +55,10 @@ class Places:
 
     def without_machine(self, text: str) -> str:
         """Return `text` in which paths below the root begin with its name, not with where it lies on this machine."""
-        root = self.root.resolve()
-        return text.replace(f"{root}/", f"{root.name}/") if root.name else text
+        for root in (self.root.absolute(), self.root.resolve()):
+            if root.name:
+                text = text.replace(f"{root}/", f"{root.name}/")
+        return text
 
     def images(self, name: str) -> Path:
         """Return the folder of the images of a set."""
