@@ -6,7 +6,8 @@
 #   bash runs/paper.sh --only 7         run line 7
 #   bash runs/paper.sh --stage real     run the lines of a stage
 #   bash runs/paper.sh --slurm | bash   submit all that is not done to SLURM: an array job for each stage, each waiting for
-#                                       those whose outputs it reads. SBATCH_PARTITION and the like choose where.
+#                                       those whose outputs it reads, with the PAPER_ settings of now.
+#                                       SBATCH_PARTITION and the like choose where.
 #                                       By hand: sbatch --array=7-12 --gpus=1 runs/paper.sbatch
 #
 # A line that fails stops only the lines of stages that read what it writes; all that failed is named at the end, and the
@@ -30,7 +31,7 @@
 # tiles, 110 last.pt and best.pt of the trainings.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-[ "${BASH_VERSINFO[0]}" -ge 4 ] || { echo "runs/paper.sh needs bash 4.4 or newer, this is $BASH_VERSION" >&2 && exit 1; }
+[ $((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1])) -ge 404 ] || { echo "runs/paper.sh needs bash 4.4 or newer, this is $BASH_VERSION" >&2 && exit 1; }
 
 python=${PYTHON:-.venv/bin/python}
 out=${PAPER_OUT:-paper}
@@ -59,13 +60,22 @@ case ${1:-} in
 esac
 case $source in tiles | published) ;; *) echo "PAPER_SOURCE is tiles or published, not '$source'" >&2 && exit 2 ;; esac
 [ "$mode" != only ] || [[ $chosen =~ ^[0-9]+$ ]] || usage
-[ "$mode" != slurm ] || echo "set -e"
+case $mode in
+    slurm)
+        printf 'set -e\ncd %q\n' "$PWD"
+        for name in "${!PAPER_@}" PYTHON; do # the bash that submits, and by it the tasks, need not have them
+            [ -z "${!name+set}" ] || printf 'export %s=%q\n' "$name" "${!name}"
+        done
+        ;;
+    list) ;;
+    *) command -v "$python" > /dev/null || { echo "there is no $python: run make demo, or set PYTHON" >&2 && exit 2; } ;;
+esac
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 number=0 stage="" kind="" needs="" after="" matched=0
 failed=() # what is told at the end
-declare -A broken waiting
+declare -A broken pending waiting
 
 # stage NAME gpu|cpu NEEDS AFTER: what follows reads what the stages NEEDS write, and waits for AFTER if they run at all.
 stage() {
@@ -76,7 +86,7 @@ stage() {
 
 # line COST COMMAND...: a command that goes on where it was cut off.
 line() {
-    local cost=$1 command mark
+    local cost=$1 command mark state
     shift
     number=$((number + 1))
     case $mode in
@@ -86,17 +96,21 @@ line() {
     command=$(printf '%q ' "$@")
     mark=$out/done/$stage/$(cksum <<< "$command" | tr -d ' \n')
     case $mode in
-        list) printf '%d\t%s\t%s\t%s\t%s\n' $number "$stage" "$(is_done "$mark" && echo done || echo -)" "$cost" "$command" ;;
-        slurm) is_done "$mark" || numbers+=($number) ;;
+        list | slurm)
+            state=done
+            is_done "$mark" || { state=- pending[$stage]=1 && numbers+=($number); }
+            [ "$mode" = slurm ] || printf '%d\t%s\t%s\t%s\t%s\n' $number "$stage" $state "estimate: $cost" "$command"
+            ;;
         *) run "$mark" "$cost" "$command" "$@" ;;
     esac
 }
 
-# is_done MARK: whether the line has ended well, and nothing that it reads was made since.
+# is_done MARK: whether the line has ended well, and nothing that it reads was made since or is still to be made.
 is_done() {
     local read
     [ -e "$1" ] || return 1
     for read in $needs $after; do
+        [ -z "${pending[$read]:-}" ] || return 1
         [ ! -d "$out/done/$read" ] || [ -z "$(find "$out/done/$read" -type f -newer "$1" -print -quit)" ] || return 1
     done
 }
@@ -105,7 +119,6 @@ run() {
     local mark=$1 cost=$2 command=$3 read
     shift 3
     matched=$((matched + 1))
-    is_done "$mark" && echo "== $number $stage: done before" && return
     for read in $needs; do
         if [ -n "${broken[$read]:-}" ]; then
             broken[$stage]=1
@@ -113,12 +126,10 @@ run() {
             return
         fi
     done
-    printf '\n== %d %s (%s)\n   %s\n' $number "$stage" "$cost" "$command"
+    is_done "$mark" && echo "== $number $stage: done before" && return
+    printf '\n== %d %s (estimate: %s)\n   %s\n' $number "$stage" "$cost" "$command"
     local began=$SECONDS
-    if "$@"; then
-        mkdir -p "${mark%/*}"
-        printf '%s\n%d s\n' "$command" $((SECONDS - began)) > "$mark"
-    else
+    if ! { "$@" && mkdir -p "${mark%/*}" && printf '%s\n%d s\n' "$command" $((SECONDS - began)) > "$mark"; }; then
         broken[$stage]=1
         failed+=("$number ($stage) failed: $command")
     fi
@@ -127,15 +138,28 @@ run() {
 # submit: print the command that submits the lines of the last stage that are not done.
 submit() {
     [ -n "$stage" ] && [ ${#numbers[@]} -gt 0 ] || return 0
-    local read ok="" any="" array
+    local read ok="" any=""
     for read in $needs; do [ -z "${waiting[$read]:-}" ] || ok+=":\$$read"; done
     for read in $after; do [ -z "${waiting[$read]:-}" ] || any+=":\$$read"; done
-    array=$(IFS=, && echo "${numbers[*]}")
-    printf '%s=$(sbatch --parsable --job-name=aras-%s --array=%s' "$stage" "$stage" "$array"
+    printf '%s=$(sbatch --parsable --job-name=aras-%s --array=%s' "$stage" "$stage" "$(ranges "${numbers[@]}")"
     [ "$kind" = cpu ] || printf ' --gpus=1'
+    # When what it needs fails it is cancelled, rather than pending for ever with all that waits for its end.
+    [ -z "$ok" ] || printf ' --kill-on-invalid-dep=yes'
     [ -z "$ok$any" ] || printf ' --dependency=%s%s%s' "${ok:+afterok$ok}" "${ok:+${any:+,}}" "${any:+afterany$any}"
     echo ' runs/paper.sbatch)'
     waiting[$stage]=1
+}
+
+# ranges NUMBER...: rising numbers as sbatch takes them, such as 3,7-12.
+ranges() {
+    local told=$1 last=$1 next
+    for next in "${@:2}" end; do
+        [ "$next" != $((last + 1)) ] || { last=$next && continue; }
+        [ "${told##*[,-]}" = "$last" ] || told+=-$last
+        [ "$next" = end ] || told+=,$next
+        last=$next
+    done
+    echo "$told"
 }
 
 # train NAME ARCH SEED SET...: one training of the grid, on the sets named.
@@ -174,12 +198,13 @@ line "4 h, 10 GB" "$python" generative_trainer_unet_spade_gan.py --data "$data" 
 draw() {
     local network
     network=$(find "$out/stylegan" -name 'network-snapshot-*.safetensors' | sort | tail -n 1)
-    "$python" stylegan3/gen_images.py --network "$network" --outdir "$data/synth/images" "$@"
+    [ -n "$network" ] || { echo "there is no network-snapshot below $out/stylegan: train one first" >&2 && return 1; }
+    "$python" stylegan3/gen_images.py --network "$network" "$@"
 }
 
-# list_subset: the names of the first images, for segmentation_train.py --only.
+# list_subset FOLDER COUNT: the names of the first images, for segmentation_train.py --only.
 list_subset() {
-    mkdir -p "$out" && find "$data/synth/images" -name '*.png' -printf '%f\n' | sort | sed -n "1,${subset}p" \
+    mkdir -p "$out" && find "$1" -name '*.png' -printf '%f\n' | sort | sed -n "1,$2p" \
         > "$out/synth_subset.txt.part" && mv "$out/synth_subset.txt.part" "$out/synth_subset.txt"
 }
 
@@ -190,14 +215,14 @@ if [ "$source" = tiles ]; then
         --metrics none "${stylegan_options[@]}"
 
     stage synth gpu "stylegan"
-    line "1 h, 35 GB" draw --count "$synth" --batch 64 "${draw_options[@]}"
+    line "1 h, 35 GB" draw --outdir "$data/synth/images" --count "$synth" --batch 64 "${draw_options[@]}"
 fi
 
 stage labels gpu "dataset segmenter synth"
 [ "$source" = published ] || # which has masks of its own
     line "0.5 h, 2 GB" "$python" segmentation_predict.py --images "$data/synth/images" --weights "$segmenter/best.pt" \
         "${label_options[@]}"
-line "seconds, 1 MB" list_subset
+line "seconds, 1 MB" list_subset "$data/synth/images" "$subset"
 
 if [ "$source" = tiles ]; then # the published masks come without confidences
     stage selection gpu "labels"
@@ -241,7 +266,7 @@ done
 if [ "$source" = tiles ]; then # not in the paper: a chosen part rather than all
     stage selected gpu "selection"
     for seed in "${seeds[@]}"; do
-        train "4 h, 1 GB" real_selected Segformer "$seed" --train train --train synth \
+        train "2.5 h, 1 GB" real_selected Segformer "$seed" --train train --train synth \
             --only "synth=$out/selection/selected.txt"
     done
 fi

@@ -35,6 +35,8 @@ def paper(tmp_path):
     logger.write_text(LOGGER)
     logger.chmod(0o755)
     (tmp_path / "data" / "synth" / "images").mkdir(parents=True)
+    (tmp_path / "out" / "stylegan").mkdir(parents=True)
+    (tmp_path / "out" / "stylegan" / "network-snapshot-000001.safetensors").touch()
     variables = {"PYTHON": logger, "LOG": tmp_path / "log", "PAPER_OUT": tmp_path / "out"}
     variables |= {"PAPER_DATA": tmp_path / "data", "PAPER_ARCHS": "FPN Segformer", "PAPER_SEEDS": "0 1"}
 
@@ -120,10 +122,27 @@ def test_a_failed_line_stops_what_reads_it_and_nothing_else(paper, tmp_path):
     assert any("results_table.py" in line for line in ran(tmp_path))
     assert any("generated" in line for line in ran(tmp_path))
     done = {row[1] for row in listed(paper) if row[2] == "done"}
-    assert {"real", "with_conditional", "captions", "tables"} <= done
-    assert not done & {"stylegan", "labels"}
+    assert {"real", "with_conditional", "captions"} <= done
+    assert not done & {"stylegan", "labels", "tables"}  # made of what there was, and again when there is more
     assert paper().returncode == 0
     assert sum("dataset_creator" in line for line in ran(tmp_path)) == 0
+
+
+def test_other_numbers_of_images_are_other_lines(paper, tmp_path):
+    """What reads their outputs waits for them, in the list, on SLURM and in a run in which they fail."""
+    assert paper(PAPER_SYNTH=9, PAPER_SUBSET=3).returncode == 0
+    assert any("gen_images.py --network" in line and "--count 9 " in line for line in ran(tmp_path))
+    waiting = {row[1] for row in listed(paper, PAPER_SYNTH=9, PAPER_SUBSET=4) if row[2] == "-"}
+    assert waiting == {
+        *("labels", "selection", "synthetic", "with_both", "selected", "fidelity", "maps"),
+        *("synth_captions", "caption_metrics", "tables", "report"),
+    }
+    submitted = paper("--slurm", PAPER_SYNTH=9, PAPER_SUBSET=4).stdout
+    assert set(re.findall(r"^(\w+)=\$\(sbatch", submitted, re.M)) == waiting
+    failed = paper(FAIL="gen_images", PAPER_SYNTH=7, PAPER_SUBSET=3)
+    assert failed.returncode == 1
+    assert not [line for line in ran(tmp_path) if "--train synth" in line]
+    assert "(synthetic) was not run, as labels failed" in failed.stderr
 
 
 def test_one_line_or_one_stage(paper, tmp_path):
@@ -138,6 +157,9 @@ def test_one_line_or_one_stage(paper, tmp_path):
     for wrong in (["--only", "9999"], ["--only", "x"], ["--stage", "nowhere"], ["--stage"], ["--all"]):
         assert paper(*wrong).returncode == 2, wrong
     assert paper(PAPER_SOURCE="moon").returncode == 2
+    nowhere = paper(PYTHON=tmp_path / "nowhere")
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (2, 1)
+    assert "set PYTHON" in nowhere.stderr
 
 
 def test_options_reach_their_scripts_and_paths_may_have_spaces(paper, tmp_path):
@@ -150,19 +172,23 @@ def test_options_reach_their_scripts_and_paths_may_have_spaces(paper, tmp_path):
 
 
 def test_slurm_runs_the_same_lines_each_stage_after_those_it_reads(paper, tmp_path):
-    """Against an sbatch that runs each task at once, which is one order that SLURM could take."""
-    paper.environment["PAPER_ARCHS"] = "Segformer"
+    """Against an sbatch that runs each task at once, which is one order that SLURM could take.
+
+    What is submitted is what was listed, whatever the environment of the bash that submits.
+    """
+    paper.environment |= {"PAPER_ARCHS": "Segformer", "PAPER_SEEDS": "0", "PAPER_CAPTION": "--device cpu"}
     (tmp_path / "bin").mkdir()
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(f"""#!{sys.executable}
-import os, re, subprocess, sys
+import itertools, os, re, subprocess, sys
 options = dict(word.lstrip("-").split("=") for word in sys.argv[1:-1] if "=" in word)
 known = {str(tmp_path / "jobs")!r}
 jobs = open(known).read().split() if os.path.exists(known) else []
 for name in re.findall("[0-9]+", options.get("dependency", "")):
     assert name in jobs, sys.argv
-for task in options["array"].split(","):
-    environment = os.environ | {{"SLURM_ARRAY_TASK_ID": task}}
+ranges = [list(map(int, part.split("-"))) for part in options["array"].split(",")]
+for task in itertools.chain(*(range(ends[0], ends[-1] + 1) for ends in ranges)):
+    environment = os.environ | {{"SLURM_ARRAY_TASK_ID": str(task)}}
     subprocess.run(["bash", sys.argv[-1]], env=environment, stdout=subprocess.DEVNULL, check=True)
 open(known, "a").write(f"{{len(jobs) + 1}} ")
 print(len(jobs) + 1)
@@ -174,13 +200,14 @@ print(len(jobs) + 1)
     assert "dataset=" not in commands
     assert "conditional=" in commands
     (tmp_path / "log").write_text("")
-    environment = paper.environment | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash"], input=commands, env=environment, cwd=ROOT, text=True, check=True, capture_output=True)
+    assert all(("afterok" in line) == ("--kill-on-invalid-dep=yes" in line) for line in commands.splitlines())
+    environment = {"LOG": str(tmp_path / "log"), "PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash"], input=commands, env=environment, cwd=tmp_path, text=True, check=True, capture_output=True)
     tasks = len(ran(tmp_path))
     rows = listed(paper)
     assert {row[2] for row in rows} == {"done"}
     assert tasks == len(rows) - 3  # two were done before, and list_subset needs no Python
-    assert paper("--slurm").stdout == "set -e\n"
+    assert "sbatch" not in paper("--slurm").stdout
     assert subprocess.run(["bash", "-n", ROOT / "runs" / "paper.sbatch"], check=False).returncode == 0
 
 
@@ -208,42 +235,49 @@ def test_an_interrupt_ends_it_and_the_next_run_goes_on(paper, tmp_path):
 def grid(tmp_path, out):
     """Return the environment of the grid of trainings on a tiny dataset."""
     options = f"--encoder {ENCODER} --encoder-weights none --epochs 1 --batch-size 4 --workers 0 --device cpu"
+    options += " --checkpoint-minutes 0"
     return os.environ | {
         **{"PYTHON": sys.executable, "PAPER_DATA": str(tmp_path / "ARAS400k"), "PAPER_OUT": str(out)},
-        **{"PAPER_ARCHS": "FPN", "PAPER_SEEDS": "0 1", "PAPER_SUBSET": "4", "PAPER_TRAIN": options},
+        **{"PAPER_ARCHS": "FPN", "PAPER_SEEDS": "0", "PAPER_SUBSET": "4", "PAPER_TRAIN": options},
     }
 
 
-def run_stages(environment, *stages):
-    for stage in stages:
-        subprocess.run(["bash", PAPER, "--stage", stage], env=environment, check=True, capture_output=True)
+def told_by(environment, *arguments):
+    """Run paper.sh, which must end well; return what it prints."""
+    command = ["bash", PAPER, *arguments]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.slow
 def test_the_grid_trains_for_real_is_killed_goes_on_and_ends_in_tables(tmp_path):
-    """Two seeds of a tiny model, six kinds of training data; what was killed ends as what was not, and in tables."""
+    """A tiny model on six kinds of training data, two of them with two seeds; what was killed ends as what was not."""
     data = make_dataset(tmp_path / "ARAS400k", train=6, val=3, test=4, synth=6)
     shutil.copytree(data / "train" / "images", data / "train" / "generated")
     whole, broken = grid(tmp_path, tmp_path / "whole"), grid(tmp_path, tmp_path / "broken")
-    for environment in (whole, broken):
-        rows = subprocess.run(["bash", PAPER, "--list"], env=environment, check=True, capture_output=True, text=True)
-        subset = next(line.split("\t")[0] for line in rows.stdout.splitlines() if "list_subset" in line)
-        subprocess.run(["bash", PAPER, "--only", subset], env=environment, check=True, capture_output=True)
-    run_stages(whole, "synthetic")
+    rows = [line.split("\t") for line in told_by(broken, "--list").splitlines()]
+    subset = next(row[0] for row in rows if row[4].startswith("list_subset"))
+    second = [row[0] for row in rows if row[1] == "synthetic"][1]
+    told_by(whole, "--only", second)
+    told_by(broken, "--only", subset)
     process = subprocess.Popen(
         ["bash", PAPER, "--stage", "synthetic"], env=broken, stdout=subprocess.DEVNULL, start_new_session=True
     )
     done, begun = tmp_path / "broken" / "done" / "synthetic", tmp_path / "broken" / "segmentation" / "synth"
     try:
-        while process.poll() is None and not list(begun.rglob("run.json")):  # that of the second line
+        while process.poll() is None and not list(begun.rglob("last.pt")):  # that of the second line's first step
             time.sleep(0.01)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert len(list(done.iterdir())) == 1
-    run_stages(broken, "segmenter", "real", "synthetic", "with_conditional", "with_both", "tables")
-    for found in (tmp_path / "whole").rglob("test_metrics.json"):
-        assert found.read_bytes() == (tmp_path / "broken" / found.relative_to(tmp_path / "whole")).read_bytes()
+    two_seeds = broken | {"PAPER_SEEDS": "0 1"}
+    for stage, environment in (
+        *(("synthetic", broken), ("real", two_seeds), ("with_conditional", two_seeds)),
+        *(("with_both", broken), ("tables", broken)),
+    ):
+        told_by(environment, "--stage", stage)
+    found = next((tmp_path / "whole").rglob("test_metrics.json"))
+    assert found.read_bytes() == (tmp_path / "broken" / found.relative_to(tmp_path / "whole")).read_bytes()
 
     made = json.loads((tmp_path / "broken" / "results" / "results.json").read_text())["tables"]
     table = next(one for one in made if one["name"] == "segmentation_f1_1")
@@ -251,13 +285,14 @@ def test_the_grid_trains_for_real_is_killed_goes_on_and_ends_in_tables(tmp_path)
         *("Real", "Synthetic", "Real + synthetic", "Real + conditional", "Real + synthetic + conditional"),
         "Synthetic (synth_subset, 4)",
     ]
-    cells = {row["label"]: row["cells"] for row in table["rows"]}
-    assert set(cells) == {"Segformer", "FPN", "mean"}
-    assert all("±" in cell["ours"] for cell in cells["FPN"])
-    assert {cell["state"] for cell in cells["FPN"] if cell["paper"]} == {"not comparable"}
-    assert [cell["state"] for cell in cells["Segformer"]] == ["not comparable", *["not run"] * 5]
+    (row,) = table["rows"]
+    assert row["label"] == "FPN"
+    assert ["±" in cell["ours"] for cell in row["cells"]] == [True, False, False, True, False, False]
+    assert {cell["state"] for cell in row["cells"] if cell["paper"]} == {"not comparable"}
     comparisons = next(one for one in made if one["name"] == "comparisons_1")
-    assert all(row["cells"][1]["ours"] == "2" for row in comparisons["rows"])
+    pairs = {row["label"]: row["cells"][1]["ours"] for row in comparisons["rows"]}
+    assert pairs["Real + conditional – Real"] == "2"
+    assert sorted(pairs.values()) == [*"1" * (len(pairs) - 1), "2"]
     assert {cell["state"] for row in made[0]["rows"] for cell in row["cells"]} == {"not run"}
 
 
