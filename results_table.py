@@ -44,8 +44,8 @@ def tables_of(found: Found) -> list[Table]:
         for path, value in kept.items():
             try:
                 made.append(make(path, value, f"_{len(made)}" if made else ""))
-            except (KeyError, TypeError, AttributeError) as error:
-                found.problems.append(f"{path} lacks what it should tell ({error}); run its stage again")
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                found.problems.append(f"{path} does not tell what it should ({error}); run its stage again")
         tables += made or [make(None, None)]
     return tables
 

@@ -223,6 +223,27 @@ def test_own_splits_and_other_numbers_of_images_do_not_compare(tmp_path, run):
     assert cell(made["segmentation_f1"], "Segformer", "Real")["state"] == "not run"
 
 
+def test_trainings_on_other_numbers_of_images_are_never_averaged(tmp_path, run):
+    """The published numbers are the table's; others are columns of their own, and their differences do not compare."""
+    fewer = {"trained_on": {"train": 80_192, "synth": 250_000}}
+    for seed, tested in ((0, fewer), (1, fewer), (2, {})):
+        write_training(tmp_path / f"{seed}", 0.7 + seed / 100, train=SETS["real_synth"], seed=seed, tested=tested)
+    write_training(tmp_path / "again", 0.9, train=SETS["real_synth"])  # seed 0, on all images
+    made, _ = tables(run, tmp_path)
+    table = made["segmentation_f1"]
+    assert cell(table, "Segformer", "Real + synthetic 300k")["ours"].startswith("81.00 ±")
+    assert cell(table, "Segformer", "Real + synthetic (real 80,192, synthetic 250,000)")["ours"].startswith("70.50 ±")
+    for n, arch in enumerate(MODELS.values()):
+        for seed in (0, 1):
+            write_training(tmp_path / "six" / f"{n}{seed}", 0.7 + seed / 100, arch=arch, seed=seed)
+            more = {"train": SETS["real_synth"], "tested": fewer, "seed": seed}
+            write_training(tmp_path / "six" / f"{n}{seed}_fewer", 0.75, arch=arch, **more)
+    (tmp_path / "six").rename(tmp_path / "six models")
+    table = tables(run, tmp_path / "six models")[0]["comparisons"]
+    found = cell(table, "Real + synthetic 300k – Real", "difference")
+    assert (found["ours"][:5], found["paper"], found["state"]) == ("+4.50", "+1.17", "not comparable")
+
+
 def test_two_test_splits_of_one_size_are_not_averaged(tmp_path, run):
     classes = scores(np.diag([7, 1, 1, 1, 1, 1, 1]))["classes"]
     for name, f1, more in (("a", 0.7, {}), ("b", 0.72, {}), ("c", 0.5, {"tested": {"classes": classes}})):
@@ -278,15 +299,20 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_there(tmp_path, run):
     write_training(tmp_path / "nan", tested={"f1": float("nan")})
     write_training(tmp_path / "unknown", tested={"classes": {}})
     (write_training(tmp_path / "unfinished") / "test_metrics.json").unlink()
+    write_training(tmp_path / "infinite", tested={"epochs": float("inf")})
     for name in ("fidelity", "caption_metrics", "silhouette"):
         (tmp_path / f"{name}.json").write_text('{"pairs": 3}')
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "silhouette.json").write_text('{"pairs": [], "overall": {"silhouette": "high"}}')
     made, result = tables(run, tmp_path, code=1)
     assert cell(made["segmentation_f1"], "Segformer", "Real")["ours"] == "70.00"
     told = [line for line in result.stderr.splitlines() if line.startswith("Not used")]
-    for name in ("torn", "lone", "gan", "list", "nan", "unknown", *("fidelity", "caption_metrics", "silhouette")):
+    for name in ("torn", "lone", "gan", "list", "nan", "unknown", "infinite"):
+        assert sum(f"/{name}/" in line for line in told) == 1, name
+    for name in ("fidelity.json", "caption_metrics.json", "maps/silhouette.json"):
         assert sum(f"/{name}" in line for line in told) == 1, name
-    assert len(told) == 9
-    assert result.stderr.splitlines()[-1].startswith("Error: 9 files could not be used")
+    assert len(told) == 11
+    assert result.stderr.splitlines()[-1].startswith("Error: 11 files could not be used")
     assert "unfinished is a training that is not finished" in result.output
 
 
@@ -298,6 +324,17 @@ def test_folders_that_are_not_there_are_one_line(tmp_path, run, monkeypatch):
     write_training(tmp_path / "segmentation")
     assert run(main).exit_code == 0
     assert Path("results/tables.tex").exists()
+
+
+def test_runs_behind_links_are_found_once(tmp_path, run):
+    write_training(tmp_path / "elsewhere" / "run", 0.7)
+    (tmp_path / "runs").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "runs" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "runs")
+    made, result = tables(run, tmp_path / "runs")
+    assert cell(made["segmentation_f1"], "Segformer", "Real")["ours"] == "70.00"
+    assert "is the same training" not in result.output
 
 
 def test_a_real_training_is_read(tmp_path, run):

@@ -34,7 +34,8 @@ def comparison_table(group: Group) -> Table | None:
     rows = []
     for (first, second), kept, test, *p in zip(pairs, found, tests, t, rank, strict=True):
         label = f"{group.columns[second]} – {group.columns[first]}"
-        rows.append(Row(label, cells_of(kept, test, (p[0], p[1]), published_difference(first, second), group)))
+        whole = group.compares(first) and group.compares(second) and kept.keys() >= set(group.averaged)
+        rows.append(Row(label, cells_of(kept, test, (p[0], p[1]), published_difference(first, second), whole)))
     tested = sum(test is not None and test.wilcoxon is not None for test in tests)
     said = [
         "Differences of macro F1 in points, over pairs of the same model and seed; ± is the"
@@ -62,7 +63,7 @@ def cells_of(
     test: PairedTest | None,
     corrected: tuple[float | None, float | None],
     paper: str,
-    group: Group,
+    comparable: bool,
 ) -> list[Cell]:
     """Return the cells of one comparison, of the pairs `kept` of each model."""
     if test is None:
@@ -70,10 +71,9 @@ def cells_of(
     better = sum(sum(b - a for a, b in pairs) > 0 for pairs in kept.values())
     count = test.difference.count
     ps = ["one pair: no test" if count < 2 else told_p(p) for p in corrected]
-    whole = group.is_papers and kept.keys() >= set(group.averaged)
     sign = "+" if test.difference.mean >= 0 else ""
     return [
-        Cell(sign + test.difference.told(), paper, DONE if whole else NOT_COMPARABLE),
+        Cell(sign + test.difference.told(), paper, DONE if comparable else NOT_COMPARABLE),
         *(Cell(text, "", DONE) for text in (str(count), f"{better} of {len(kept)}", *ps)),
     ]
 

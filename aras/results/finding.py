@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aras.results.trainings import Training, is_training, training_of
+from aras.results.trainings import Training, is_training, told_apart, training_of
 
 TESTED, RECORD = "test_metrics.json", "run.json"
 PRUNED = {"images", "masks", "generated", "confidence", "features", "samples", "packages"}
@@ -45,11 +45,7 @@ def find(folders: Iterable[Path]) -> Found:
         "caption_metrics.json": (found.captions, is_captions),
         "silhouette.json": (found.silhouettes, is_silhouettes),
     }
-    seen: set[Path] = set()
-    for folder, names in walk(folders):
-        if folder.resolve() in seen:
-            continue
-        seen.add(folder.resolve())
+    for folder, names in walk(folders, found.problems):
         if TESTED in names or RECORD in names:
             take_training(found, folder, names)
         for name, (kept, fits) in kinds.items():
@@ -61,14 +57,27 @@ def find(folders: Iterable[Path]) -> Found:
                     found.problems.append(problem)
                 else:
                     kept[folder / name] = value
-    found.trainings = once_each(found)
+    found.trainings = told_apart(once_each(found))
     return found
 
 
-def walk(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
-    """Yield each folder that can hold an output, and the names of its files, in sorted order."""
+def walk(folders: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    """Yield each folder that can hold an output once, also behind links, and its files' names, in sorted order.
+
+    A folder that cannot be read is added to `problems`.
+    """
+
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename} cannot be read ({error.strerror}); make it readable for you")
+
+    seen: set[Path] = set()
     for top in folders:
-        for path, below, names in os.walk(top):
+        for path, below, names in os.walk(top, onerror=note, followlinks=True):
+            place = Path(path).resolve()
+            if place in seen:
+                below.clear()
+                continue
+            seen.add(place)
             below[:] = sorted(name for name in below if name not in PRUNED and not name.startswith("."))
             yield Path(path), set(names)
 

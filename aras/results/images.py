@@ -14,7 +14,7 @@ GROUNDING = {"f1": "classes, F1 %", "hallucination": "mentions of a class not th
 
 def digits(value: float) -> str:
     """Return `value` with four digits that count, or all before the point."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def with_interval(found: dict[str, Any]) -> str:
@@ -30,7 +30,7 @@ def fidelity_table(path: Path | None, found: dict[str, Any] | None, suffix: str 
     """Return the measures of each set of images, real ones first; of no file, the paper's FID alone.
 
     Raises:
-        KeyError, TypeError, AttributeError: `found` is not what a fidelity.json holds.
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: `found` is not what a fidelity.json holds.
     """
     paper = published()["fidelity"]
     title = "Fidelity of images"
@@ -121,7 +121,7 @@ def captions_table(path: Path | None, found: dict[str, Any] | None, suffix: str 
     """Return redundancy, CLIPScore and what captions claim, the paper's streams first.
 
     Raises:
-        KeyError, TypeError, AttributeError: `found` is not what a caption_metrics.json holds.
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: `found` is no caption_metrics.json's.
     """
     paper = published()["captions"]
     streams = found["streams"] if found else {}
@@ -138,10 +138,12 @@ def captions_table(path: Path | None, found: dict[str, Any] | None, suffix: str 
     whole = all_five and all(is_whole(one, paper) for one in streams.values())
     every = [Cell(), cell_of(redundancy, paper["all"]["redundancy"], whole), Cell("", f"{paper['all']['clip']:.2f}")]
     rows.append(Row("all five", every + [Cell() for _ in GROUNDING]))
+    mean_clip = sum(one["clip"] for one in paper["streams"]) / len(paper["streams"])
     human = "; ".join(f"{name} {a:.2f} and {b:.2f}" for name, (a, b) in paper["human"].items())
     said = [
         f"Redundancy is of {paper['images']:,} captions of a stream in the paper, and grows with their number: other"
         " numbers do not compare. † says where they differ.",
+        f"The paper's CLIPScore of all five is not the mean of theirs, {mean_clip:.2f}: none of ours stands beside it.",
         f"Captions by people, redundancy and CLIPScore (the paper): {human}.",
         "What captions claim is not in the paper.",
     ]
@@ -211,7 +213,7 @@ def silhouette_table(path: Path | None, found: dict[str, Any] | None, suffix: st
     """Return how far sets of images are apart in the encoder's features; the paper has figures alone.
 
     Raises:
-        KeyError, TypeError, AttributeError: `found` is not what a silhouette.json holds.
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: `found` is not what a silhouette.json holds.
     """
     title = f"Silhouettes of sets in the segmenter's encoder{f', {path}' if path else ''}"
     rows = [Row("all sets", [Cell("", "", NOT_RUN)])]

@@ -4,8 +4,9 @@ All is read from run.json and test_metrics.json; a folder's name says nothing.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Training:
         lists: the file of each set of which only the named images were taken, by set.
         digest: what tells the content of these files.
         images: how many images of each set; empty where the files do not tell.
+        unusual: whether these are other numbers than those of most trainings on the same sets.
         seed: of all that is random.
         setting: the rest that matters.
         scores: fractions: F1, IoU, precision, recall, and each class's F1 (None where the test split has none of it).
@@ -77,15 +79,22 @@ class Training:
     setting: Setting
     scores: Mapping[str, float | None] = field(hash=False)
     started: str
+    unusual: bool = False
 
     @property
     def column(self) -> str:
         """What stands for its training data: one of `ORDER`, or a text of its own for other parts of sets."""
         base = COLUMNS.get(self.sets, "+".join(self.sets))
-        if not self.lists:
-            return base
         subset = published()["segmentation"]["subset"]["synth"]
-        return SUBSET if base == "synth" and self.images.get("synth") == subset else f"{base}, {self.digest}"
+        if self.lists:
+            base = SUBSET if base == "synth" and self.images.get("synth") == subset else f"{base}, {self.digest}"
+        return f"{base}, {self.numbers}" if self.unusual else base
+
+    @property
+    def numbers(self) -> str:
+        """How many images of each set it has, in words."""
+        told = [f"{WORDS[name]} {count:,}" for name, count in self.images.items()]
+        return ", ".join(told) or "unknown numbers of images"
 
     @property
     def heading(self) -> str:
@@ -96,6 +105,7 @@ class Training:
             f"{path.stem}" + (f", {self.images[name]:,}" if name in self.images else "")
             for name, path in self.lists.items()
         ]
+        parts += [self.numbers] if self.unusual else []
         return f"{words} ({'; '.join(parts)})" if parts else words
 
     @property
@@ -105,6 +115,23 @@ class Training:
         expected = paper["subset"] if self.column == SUBSET else paper["images"]
         other = [f"{WORDS[name]} {count:,}" for name, count in self.images.items() if count != expected[name]]
         return ", ".join(other)
+
+
+def told_apart(trainings: Iterable[Training]) -> list[Training]:
+    """Return `trainings`, those `unusual` whose sets are as others' but for the numbers of images.
+
+    Usual are the published numbers, else those of most.
+    """
+    kinds: dict[tuple[Setting, str], list[Training]] = defaultdict(list)
+    for one in trainings:
+        kinds[one.setting, one.column].append(one)
+    found = []
+    for alike in kinds.values():
+        counts = Counter(one.numbers for one in alike)
+        published_numbers = {one.numbers for one in alike if not one.unlike}
+        usual = max(counts, key=lambda numbers: (numbers in published_numbers, counts[numbers], numbers))
+        found += [replace(one, unusual=one.numbers != usual) for one in alike]
+    return found
 
 
 def training_of(folder: Path, run: Any, tested: Any) -> Training:
@@ -121,16 +148,16 @@ def training_of(folder: Path, run: Any, tested: Any) -> Training:
     sets = tuple(name for name in WORDS if name in options["train"])
     if len(sets) != len(options["train"]):
         raise ValueError(f"its run.json names sets that are not known: {options['train']}")
-    lists = dict(text.split("=", 1) for text in options.get("only") or ())
     try:
+        lists = dict(text.split("=", 1) for text in options.get("only") or ())
         classes = tested["classes"]
         scores: dict[str, float | None] = {name: number(tested[name], name) for name in SCORES}
         scores |= {name: optional(classes[name]["f1"], name) for name in CLASS_NAMES}
         support = tuple(int(classes[name]["support"]) for name in CLASS_NAMES)
-        trained = {name: int(count) for name, count in tested.get("trained_on", {}).items()}
+        trained = {name: int(tested["trained_on"][name]) for name in sets} if "trained_on" in tested else {}
         differences = (*recipe_differences(options, int(tested["epochs"])), *test_differences(options, tested))
         seed = int(options["seed"])
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"its files lack what a finished training tells ({error})") from None
     return Training(
         folder,
