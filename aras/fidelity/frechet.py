@@ -81,13 +81,33 @@ def frechet_of_draws(
     """
     if min(map(len, rows)) < 2:
         raise UserError("a Fréchet distance needs two images in each set; add some, or leave the set out")
-    value = frechet_distance(*(_moments(*side) for side in zip(features, rows, strict=True)))
+    value = _distance_of_all(features, rows)
     sides = [_parts(*side) for side in zip(features, rows, groups, (each.shape[1] for each in keep), strict=True)]
     replicates = np.full(len(keep[0]), np.nan)
     for draw, kept in enumerate(zip(*keep, strict=True)):
         if min(side.images(chosen) for side, chosen in zip(sides, kept, strict=True)) >= 2:
             replicates[draw] = _distance(*(side.normal(chosen) for side, chosen in zip(sides, kept, strict=True)))
     return value, replicates
+
+
+def _distance_of_all(features: tuple[np.ndarray, np.ndarray], rows: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the distance of two sets; where both have fewer images than dimensions, without a D x D matrix."""
+    if max(map(len, rows)) > features[0].shape[1]:
+        return frechet_distance(*(_moments(*side) for side in zip(features, rows, strict=True)))
+    (first_mean, first, first_trace), (second_mean, second, second_trace) = (
+        _normal_of_rows(each[chosen].astype(np.float64)) for each, chosen in zip(features, rows, strict=True)
+    )
+    shared = np.linalg.svd(first.T @ second, compute_uv=False).sum()
+    return float(max(np.square(first_mean - second_mean).sum() + first_trace + second_trace - 2 * shared, 0))
+
+
+def _normal_of_rows(rows: np.ndarray) -> Normal:
+    """Return the normal distribution that has the moments of `rows` (n, D) float64."""
+    if not np.isfinite(rows).all():
+        raise ValueError("features that are not finite numbers have no moments")
+    mean = rows.mean(axis=0)
+    factor = (rows - mean).T / np.sqrt(len(rows) - 1)
+    return mean, factor, float(np.square(factor).sum())
 
 
 def _moments(features: np.ndarray, rows: np.ndarray) -> Moments:
@@ -135,10 +155,7 @@ class _Rows:
         return int(kept[self.groups].sum())
 
     def normal(self, kept: np.ndarray) -> Normal:
-        rows = self.features[kept[self.groups]]
-        mean = rows.mean(axis=0)
-        factor = (rows - mean).T / np.sqrt(len(rows) - 1)
-        return mean, factor, float(np.square(factor).sum())
+        return _normal_of_rows(self.features[kept[self.groups]])
 
 
 @dataclass(frozen=True)
