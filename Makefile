@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
+# A process for each core, each with whole files. Slow tests, which kill at chosen moments, run one by one.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-all check bench clean
 .DELETE_ON_ERROR:
@@ -17,7 +19,7 @@ demo: $(VENV)/.installed
 	@PYTHON=$(BIN)/python bash runs/demo.sh
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_OPTIONS)
@@ -26,7 +28,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_OPTIONS)
 
 bench: $(VENV)/.installed-dev
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
@@ -45,6 +47,6 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	$$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-cluster.txt $(VENV)/.installed
 	$$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python -r requirements-dev.txt
 	@touch $@
