@@ -1,11 +1,14 @@
 """A given number of images whose classes come as near as they can to a given mix."""
 
+from functools import partial
+
 import numpy as np
 
 from aras.legend import CLASS_NAMES, NUM_CLASSES
 
-WEIGHT_OF_MIX = 1000.0
-"""Of the distance to the target against the draw; any number far above 1 has the mix come first."""
+WEIGHT_OF_DRAW = 1e-3
+"""Against the distance to the target: far below 1, so that the mix comes first. The weight of the mix itself is 1, as
+HiGHS' interior point method takes programmes with large costs, of targets that cannot be met, for infeasible."""
 
 
 def target_of(text: str, real: np.ndarray) -> np.ndarray:
@@ -53,7 +56,7 @@ def chosen_for_mix(shares: np.ndarray, target: np.ndarray, budget: int, seed: in
     most 8 images in part, which are rounded. Deterministic.
 
     It is solved by HiGHS' interior point method (Huangfu and Hall 2018, Mathematical Programming Computation 10, 119):
-    300,000 images take about ten seconds and 0.8 GB.
+    300,000 images take about ten seconds and 0.8 GB. Should it not come to an end, the simplex method does.
     """
     count = len(shares)
     if budget >= count:
@@ -65,13 +68,16 @@ def chosen_for_mix(shares: np.ndarray, target: np.ndarray, budget: int, seed: in
     # Columns: each image's part, then by how much each class's sum of shares is above and below the target's.
     mix = np.hstack([shares.T, -slack, slack])
     total = np.concatenate([np.ones(count), np.zeros(2 * NUM_CLASSES)])
-    found = linprog(
-        np.concatenate([-draws, np.full(2 * NUM_CLASSES, WEIGHT_OF_MIX)]),
+    solve = partial(
+        linprog,
+        np.concatenate([-WEIGHT_OF_DRAW * draws, np.ones(2 * NUM_CLASSES)]),
         A_eq=np.vstack([mix, total]),
         b_eq=np.concatenate([budget * target, [budget]]),
         bounds=np.vstack([np.tile([0, 1], (count, 1)), np.tile([0, np.inf], (2 * NUM_CLASSES, 1))]),
-        method="highs-ipm",
     )
+    found = solve(method="highs-ipm")
+    if found.status != 0:
+        found = solve(method="highs-ds")
     assert found.status == 0, found.message  # there is always an optimum: what is above and below has no bound
     parts = found.x[:count].round(6)
     chosen = np.zeros(count, bool)
