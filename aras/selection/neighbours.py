@@ -39,9 +39,11 @@ def repeats(features: np.ndarray, least: float, device: "torch.device | None" = 
             twin, square = int(place[row]), float(nearest[row])
             if row and near[closest] < square:
                 twin, square = start + closest, float(near[closest])
-            stays[row] = square >= least**2
+            stays[row] = max(square, 0) >= least**2  # rounding makes that of a copy less than nothing
             if not stays[row]:
-                distances[start + row], twins[start + row] = max(square, 0) ** 0.5, twin
+                twins[start + row] = twin
+        gone = start + np.flatnonzero(~stays)
+        distances[gone] = np.linalg.norm(features[gone].astype(np.float64) - features[twins[gone]], axis=1)
         kept = np.concatenate([kept, start + np.flatnonzero(stays)])
     return distances, twins
 
