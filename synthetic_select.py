@@ -22,7 +22,7 @@ from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw, draw_images
 from aras.files import read_json, remove_parts, sole_writer
 from aras.loading import LOADER_WORKERS
-from aras.pairs import GENERATED
+from aras.pairs import GENERATED, SUFFIX, image_size
 from aras.runs import FREE, begin_run
 from aras.segmenter import ARCHITECTURES, digests_of
 from aras.selection.figure import draw_selection
@@ -43,6 +43,7 @@ from aras.training import choose_device, memory_told, share_cores, told_device
 FREE_OPTIONS = FREE | {"features_cache", "batch_size"}
 PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "numpy", "scipy", "pillow")
 AGREEMENT = "agreement"
+CANDIDATES = "candidates"
 
 
 def places_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -78,14 +79,14 @@ def folders_of(options: dict[str, Any]) -> dict[str, ImageFolder]:
     """
     limit = options["limit"] or ALL
     name = options["images"].name if options["own_images"] else options["set"]
-    found = {"candidates": folder_of(name, options["images"], options["masks"], limit)}
+    found = {CANDIDATES: folder_of(name, options["images"], options["masks"], limit)}
     for name in ("train", "held_out"):
         images = options[f"{name}_images"]
         found[name] = folder_of(name, images, images.parent / "masks")
-    need = ["candidates", "train"] + (["held_out"] if options["confidence"] == AGREEMENT else [])
+    need = [CANDIDATES, "train"] + (["held_out"] if options["confidence"] == AGREEMENT else [])
     for name in need:
         if found[name].masks is None:
-            folder = options["masks"] if name == "candidates" else options[f"{name}_images"].parent / "masks"
+            folder = options["masks"] if name == CANDIDATES else options[f"{name}_images"].parent / "masks"
             raise UserError(f"{folder} is not a folder; label the images first (segmentation_predict.py), or name them")
     return found
 
@@ -98,10 +99,10 @@ def measured(folders: dict[str, ImageFolder], instrument: Instrument, cache: Pat
     """
     found = {}
     for name, folder in folders.items():
-        path = cache / f"{folder.draw.name}.npz"
+        path = cache / (f"{CANDIDATES}_of_{folder.draw.name}.npz" if name == CANDIDATES else f"{name}.npz")
         found[name] = instrument.measure(folder, path)
         failures = found[name].failures
-        if failures and name != "candidates":
+        if failures and name != CANDIDATES:
             path.unlink()
             raise UserError(f"{next(iter(failures.values()))} ({len(failures)} of {folder.draw.folder} cannot be used)")
     return found
@@ -127,15 +128,17 @@ def select(
 ) -> tuple[Selection, dict[str, Any]]:
     """Return what became of each candidate, and the same as selection.json has it."""
     device = choose_device(options["device"])
-    candidates, train, held_out = rows["candidates"], rows["train"], rows["held_out"]
-    selection = Selection(folders["candidates"].draw.names)
+    candidates, train, held_out = rows[CANDIDATES], rows["train"], rows["held_out"]
+    selection = Selection(folders[CANDIDATES].draw.names)
     told = AGREEMENT if table is None else "confidence"
     measured_scores, shares = candidates.scores_and_shares()
     scores, normal = measured_scores[told], held_out.scores_and_shares()[0][told]
     failures = dict(candidates.failures)
     if table is not None:
         unlisted = {name for name in selection.names.tolist() if name not in table}
-        failures = dict.fromkeys(unlisted, f"{options['confidence']} has no row of it") | failures
+        failures = (
+            dict.fromkeys(unlisted, f"{options['confidence']} has no row of it with a mean from 0 to 1") | failures
+        )
         scores = np.array([table.get(name, np.nan) for name in selection.names.tolist()])
     limits = Limits(
         options["min_confidence"],
@@ -183,13 +186,14 @@ def run(options: dict[str, Any], outputs: Outputs) -> None:
         options["batch_size"],
         options["workers"],
         device,
+        image_size(folders["train"].draw.folder / f"{folders['train'].draw.names[0]}{SUFFIX}"),
     )
     cache = options["features_cache"] or outputs.folder / "features"
     with sole_writer(cache):
         rows = measured(folders, instrument, cache)
-    selection, summary = select(folders, rows, options, table)
+        selection, summary = select(folders, rows, options, table)  # reads the cache until it has chosen
     write_lists(outputs, selection)
-    title = f"{summary['selected']:,} of {summary['images']:,} images of {options['images']}"
+    title = f"{summary['selected']:,} of {summary['images']:,} images of {'/'.join(options['images'].parts[-2:])}"
     draw_selection(outputs.figure, selection, summary, options["images"], options["train_images"], title)
     write_summary(outputs, summary, key)
     click.echo("\n".join(summary_lines(summary)))

@@ -289,6 +289,20 @@ def test_an_image_without_a_row_of_confidence_is_unreadable_and_none_left_is_tol
     assert "has no row of it" in rows_in(tmp_path / "out" / "dropped.csv")[name_of(15)]["other"]
 
 
+def test_a_folder_by_the_name_of_a_real_set_is_not_taken_for_it(select, world, unbroken, tmp_path):
+    """Nor are images of another size compared."""
+    own = tmp_path / "train"
+    shutil.copytree(world[0] / "synth" / "images", own)
+    pair = ("--images", own, "--masks", world[0] / "synth" / "masks")
+    told = ("--confidence", world[0] / "synth" / "confidence.csv")
+    Image.open(own / f"{name_of(4)}.png").resize((64, 64)).save(own / f"{name_of(4)}.png")
+    assert select(tmp_path / "out", *LIMITS, *pair, *told).exit_code == 0
+    selected = (unbroken / "selected.txt").read_text()
+    assert (tmp_path / "out" / "selected.txt").read_text() == selected.replace(f"{name_of(4)}\n", "")
+    why = rows_in(tmp_path / "out" / "dropped.csv")[name_of(4)]["other"]
+    assert why == "images of 64x64 pixels where training has 32x32; bring both to one size"
+
+
 def test_a_second_process_stops_with_one_line(select, tmp_path):
     with sole_writer(tmp_path / "out"):
         assert "another process is writing to" in select(tmp_path / "out").output

@@ -138,6 +138,7 @@ class Instrument:
         symmetries: over how many turns and mirror images features are averaged, 1 or 8.
         batch_size: images at once.
         workers: processes that read images.
+        size: (height, width) of all images; features of others are no measure of how alike scenes are.
     """
 
     model: "torch.nn.Module"
@@ -145,10 +146,11 @@ class Instrument:
     symmetries: int
     batch_size: int
     workers: int
+    size: tuple[int, int]
 
     def measure(self, images: ImageFolder, path: Path) -> Rows:
         """Return the rows of `images`, from the .npz at `path` if it has them, or measured and written there."""
-        key = images.key(self.space.digest, self.symmetries)
+        key = images.key(self.space.digest, self.symmetries, self.size)
         if not is_cached(path, key):
             rows = rows_file(path, key)
             if not rows.exists():
@@ -156,7 +158,7 @@ class Instrument:
             failures: dict[str, str] = {}
             with ThreadPoolExecutor(READERS) as pool:
                 describe = partial(self._describe, images.masks, failures, pool)
-                refused = cache(partial(refusal, self._encoder, device=self.space.device))
+                refused = cache(self._refusal)
                 failures |= fill_rows(
                     rows, images.draw, describe, refused, self.batch_size, self.workers, self.space.device
                 )
@@ -164,10 +166,14 @@ class Instrument:
             end_rows(rows, path, "rows", more)
         return open_rows(path)
 
-    @property
-    def _encoder(self) -> "torch.nn.Module":
+    def _refusal(self, size: tuple[int, int]) -> str | None:
+        """Return why images of (height, width) `size` cannot be measured, None if they can."""
+        if size != self.size:
+            return (
+                f"images of {told_size(size)} pixels where training has {told_size(self.size)}; bring both to one size"
+            )
         model: Any = self.model
-        return model.encoder
+        return refusal(model.encoder, size, self.space.device)
 
     def _describe(
         self,
@@ -206,11 +212,12 @@ def open_instrument(
     batch_size: int | None,
     workers: int,
     device: "torch.device",
+    size: tuple[int, int],
 ) -> Instrument:
     """Return the segmenter in `weights`, whose SHA-256 is `digest`, as what measures images."""
     model = load_segmenter(weights, arch, encoder)
     space = encoder_space(model, digest, device)
-    return Instrument(model, space, symmetries, batch_size or (64 if device.type == "cuda" else 8), workers)
+    return Instrument(model, space, symmetries, batch_size or (64 if device.type == "cuda" else 8), workers, size)
 
 
 def mask_or_reason(path: Path, size: tuple[int, ...]) -> np.ndarray | str:
