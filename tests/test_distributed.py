@@ -174,6 +174,7 @@ def _threads_afterwards(rank, folder, port, module):
     torch.save(torch.tensor(sum("gloo" in name for name in names)), folder / f"{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 @pytest.mark.parametrize("module", ["aras.distributed", "stylegan_distributed"])
 def test_a_group_leaves_no_thread_behind(module, tmp_path):

@@ -17,7 +17,8 @@ def data(tmp_path_factory):
 EVERYTHING = ("--ema", 0.9, "--sampling", "balanced", "--loss", "dice+ce", "--precision", "fp16")
 
 
-@pytest.mark.parametrize("more", [pytest.param((), marks=pytest.mark.slow), EVERYTHING])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), EVERYTHING])
 def test_a_run_killed_in_each_of_its_steps_ends_as_one_never_killed(data, tmp_path, monkeypatch, more):
     """Each process does two steps and is cut off before it has saved the second."""
     options = (*THREE_STEPS, "--limit", 6, "--epochs", 2, *more)  # two steps

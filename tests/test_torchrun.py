@@ -13,6 +13,8 @@ from clusters import children_of, command_of, free_port, until
 from tiny_dataset import make_dataset
 from tiny_training import ENCODER, command, same, tensors_of, train
 
+pytestmark = pytest.mark.slow
+
 SETTING = ("--arch", "Unet", "--lr", 1e-5, "--epochs", 2, "--eval-batch-size", 2)
 """No dropout, whose draws a rank has of its own. The rate is low because of Adam: a weight on which the loss does not
 depend, such as a bias before batch normalisation, has rounding noise for a gradient, and Adam takes a whole step of it.
@@ -66,7 +68,6 @@ def test_two_processes_test_as_one(both):
     assert sizes[1] == pytest.approx(sizes[0], rel=0.2)  # the last image is no filling
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_from_where_two_were_stopped(both, data, tmp_path):
     assert run(data, tmp_path / "run", "--epochs", 1).returncode == 0
     again = run(data, tmp_path / "run")
@@ -79,7 +80,6 @@ def test_two_processes_go_on_from_where_two_were_stopped(both, data, tmp_path):
     assert "Finished already" in run(data, tmp_path / "run").stdout
 
 
-@pytest.mark.slow
 def test_a_file_that_one_of_them_cannot_read_ends_all_with_one_line(tmp_path):
     data = make_dataset(tmp_path / "ARAS400k", train=8, val=2, test=2)
     bad = data / "train" / "masks" / "N41E031_000_003.png"
@@ -90,7 +90,6 @@ def test_a_file_that_one_of_them_cannot_read_ends_all_with_one_line(tmp_path):
     assert str(bad) in line
 
 
-@pytest.mark.slow
 def test_what_all_of_them_find_is_told_once(tmp_path, data):
     result = run(tmp_path / "nowhere", tmp_path / "run")
     assert result.returncode != 0
@@ -139,7 +138,6 @@ def assert_same_result(outdir, unbroken):
         assert (outdir / name).read_bytes() == (unbroken / name).read_bytes(), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", ["first", "last"])
 def test_torchrun_goes_on_from_the_last_checkpoint_after_a_kill(more_data, unbroken, tmp_path, which):
     process = elastic(more_data, tmp_path / "run", "--standalone")
@@ -158,7 +156,6 @@ def two_nodes():
     return ("--nnodes", 2, "--nproc-per-node", 1, "--local-addr", "127.0.0.1", *where)
 
 
-@pytest.mark.slow
 def test_a_node_that_was_lost_and_comes_back_goes_on(more_data, unbroken, tmp_path):
     """Two agents of torchrun stand for two nodes. The first one keeps the place where they meet."""
     fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -175,7 +172,6 @@ def test_a_node_that_was_lost_and_comes_back_goes_on(more_data, unbroken, tmp_pa
     assert_same_result(outdir, unbroken)
 
 
-@pytest.mark.slow
 def test_nodes_that_could_not_meet_again_are_told_so(more_data, tmp_path):
     where = two_nodes()
     nodes = [elastic(more_data, tmp_path / "run", *where) for _ in range(2)]
