@@ -307,6 +307,24 @@ def test_rows_are_taken_over_where_images_are_the_same(tmp_path):
     assert not cache.is_whole()
 
 
+def test_other_images_of_the_same_names_sizes_and_dates_are_other_images(tmp_path):
+    """As those unpacked from two archives without compression, which date every file alike."""
+    folder = tmp_path / "images"
+    found = []
+    for level in (10, 200):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name in "ab":
+            Image.new("RGB", (8, 8), (level,) * 3).save(folder / f"{name}.png", compress_level=0)
+            os.utime(folder / f"{name}.png", (315_532_800, 315_532_800))
+        time.sleep(0.02)  # a clock of files ticks every few milliseconds
+        names = np.array(["a", "b"])
+        found.append(find_sets([Wanted("set", folder, None)], {"set": names})["set"])
+    assert (found[0].folder.stamps[:, 0] == found[1].folder.stamps[:, 0]).all()
+    assert found[0].stamp != found[1].stamp
+    assert (found[0].folder.stamps[:, 1] != found[1].folder.stamps[:, 1]).all()
+
+
 def test_who_made_masks_is_read_beside_them(tmp_path):
     masks = tmp_path / "synth" / "masks"
     assert labelled_by(masks) is None

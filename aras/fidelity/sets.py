@@ -25,7 +25,11 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 Stamps = np.ndarray
-"""(N, 2) int64: size in bytes and time of change in nanoseconds of files."""
+"""(N, 2) int64: size in bytes and time of the last change in nanoseconds of files.
+
+The change is that of the inode, which no tool sets back: files unpacked from archives often all have one time of
+writing, and images without compression one size.
+"""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ def stamps_of(folder: Path, names: np.ndarray, remedy: str) -> Stamps:
             status = path.stat()
         except FileNotFoundError:
             raise UserError(f"{path} is missing; {remedy}") from None
-        found[index] = status.st_size, status.st_mtime_ns
+        found[index] = status.st_size, status.st_ctime_ns
     return found
 
 
