@@ -18,6 +18,7 @@ from tiny_dataset import make_dataset
 from tiny_model import save_tiny_model
 
 from aras.errors import UserError
+from aras.feature_maps.row_files import lacking_rows
 from aras.feature_spaces import digest_of
 from aras.fidelity import figures
 from aras.fidelity.caching import Cache
@@ -305,6 +306,11 @@ def test_rows_are_taken_over_where_images_are_the_same(tmp_path):
         cache.rows(np.arange(6))
     cache.path.write_bytes(torn[:100])
     assert not cache.is_whole()
+    begun = cache.begin(3)
+    for length in (0, 60, 140):
+        os.truncate(begun, length)
+        with pytest.raises(UserError, match=r"\.npy is torn; delete it"):
+            lacking_rows(begun)
 
 
 def test_other_images_of_the_same_names_sizes_and_dates_are_other_images(tmp_path):

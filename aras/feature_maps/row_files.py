@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aras.errors import UserError
 from aras.feature_maps.draws import ImageDraw
 from aras.files import whole_file
 from aras.loading import cuts, image_loader
@@ -49,8 +50,15 @@ def begin_rows(rows: Path, shape: tuple[int, int]) -> None:
 
 
 def lacking_rows(rows: Path) -> np.ndarray:
-    """Return which rows of the array file `rows` are not written in full, (N,) bool."""
-    starts = range(0, len(np.load(rows, mmap_mode="r")), ROWS_AT_ONCE)
+    """Return which rows of the array file `rows` are not written in full, (N,) bool.
+
+    Raises:
+        UserError: the file is cut off.
+    """
+    try:
+        starts = range(0, len(np.load(rows, mmap_mode="r")), ROWS_AT_ONCE)
+    except (EOFError, ValueError):
+        raise UserError(f"{rows} is torn; delete it, and it is computed again") from None
     # Mapped anew for each block: pages of a lasting map would count as this process's memory.
     blocks = (np.load(rows, mmap_mode="r")[start : start + ROWS_AT_ONCE] for start in starts)
     return np.concatenate([np.isnan(block).any(axis=1) for block in blocks])
