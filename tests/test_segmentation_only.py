@@ -77,6 +77,7 @@ def test_a_training_on_lists_goes_on_with_the_same_lists_alone(data, tmp_path):
     assert "--only-sha256 was" in failure(train(data, outdir, *sets, "--epochs", 3))
 
 
+@pytest.mark.slow
 def test_a_run_of_before_there_were_lists_goes_on(data, tmp_path):
     outdir = tmp_path / "run"
     assert train(data, outdir, "--epochs", 1).exit_code == 0

@@ -56,7 +56,7 @@ def chosen_for_mix(shares: np.ndarray, target: np.ndarray, budget: int, seed: in
     most 8 images in part, which are rounded. Deterministic.
 
     It is solved by HiGHS' interior point method (Huangfu and Hall 2018, Mathematical Programming Computation 10, 119):
-    300,000 images take about ten seconds and 0.8 GB. Should it not come to an end, the simplex method does.
+    300,000 images take about fifteen seconds and 0.8 GB. Should it not come to an end, the simplex method does.
     """
     count = len(shares)
     if budget >= count:
