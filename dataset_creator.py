@@ -23,9 +23,9 @@ from aras.cutting import Cutting, Unit, cut_named, take_back, units_of
 from aras.engines import each_unordered, engine_of, engine_options
 from aras.errors import UserError
 from aras.fencing import Fence, new_fence
-from aras.files import remove_parts, sole_writer, whole_file
+from aras.files import sole_writer, whole_file
 from aras.patches import REFLECTANCE_MAX
-from aras.progress import PROGRESS, check_own, drop_unit, record_of, split_folders, stale_units
+from aras.progress import PROGRESS, check_own, drop_unit, record_of, remove_all_parts, stale_units
 from aras.rasters import Raster, is_url, raster_of
 from aras.runs import begin_run, check_same_options
 from aras.sources import image_paths, map_paths, maps_under
@@ -111,10 +111,10 @@ def cut_all(units: list[Unit], cutting: Cutting, fence: Fence, each: Each) -> li
 def create(cutting: Cutting, fence: Fence, todo: list[Unit], failed: list[tuple[str, str]], each: Each) -> Tally:
     """Cut `todo`, add what goes wrong to `failed`, and write all tables; return what the whole dataset holds."""
     output = cutting.output
-    for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
-        remove_parts(folder)
+    remove_all_parts(output)
     if todo:
         failed += cut_all(todo, cutting, fence, each)
+        remove_all_parts(output)  # of workers that a cluster lost meanwhile
     else:
         click.echo("All patches are there already.")
     write_failures(output / "failures.csv", failed)

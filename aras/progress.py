@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from aras.errors import UserError
+from aras.files import remove_parts
 from aras.patches import remove_patch
 from aras.splits import SPLITS
 from aras.tables import unit_key, unit_records
@@ -24,6 +25,12 @@ def record_of(name: str, output: Path) -> Path:
 def split_folders(output: Path) -> list[Path]:
     """Return the folders of images and masks that this stage writes."""
     return [output / split / kind for split in SPLITS for kind in ("images", "masks")]
+
+
+def remove_all_parts(output: Path) -> None:
+    """Delete what killed processes of this stage left half-written in `output`."""
+    for folder in (output, output / PROGRESS, output / "class_percentages", *split_folders(output)):
+        remove_parts(folder)
 
 
 def check_own(output: Path) -> None:

@@ -109,7 +109,7 @@ class Ray:
 
     def kill_worker(self):
         """Kill a worker that is at work; Ray starts another one."""
-        os.kill(until(self.at_work, "a worker of Ray")[0], signal.SIGKILL)
+        os.kill(until(self.at_work, "a worker of Ray", 10)[0], signal.SIGKILL)
 
     def at_work(self):
         return [pid for pid in children_of(self.raylet) if command_of(pid).startswith("ray::call")]

@@ -57,9 +57,9 @@ def images(output):
 
 
 def begun(world, output, workers):
-    """Start the slicer on the cluster, and return it when it has written some hundreds of files."""
+    """Start the slicer on the cluster, and return it when it has written some dozens of files."""
     process = subprocess.Popen(command(world, output, *workers.options), stderr=subprocess.PIPE, text=True)
-    until(lambda: process.poll() is not None or images(output) > 500, "the first images")
+    until(lambda: process.poll() is not None or images(output) > 50, "the first images")
     assert process.poll() is None, process.communicate()[1]
     return process
 
