@@ -130,7 +130,9 @@ def stems(folder: Path) -> set[str]:
         with os.scandir(folder) as entries:
             found = {entry.name[: -len(SUFFIX)] for entry in entries if entry.name.endswith(SUFFIX)}
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is not a folder; check the path, or make it first (dataset_creator.py)") from None
+        raise UserError(
+            f"{folder} is not a folder; check the path, or make it first (dataset_creator.py, or a GAN)"
+        ) from None
     if not found:
         raise UserError(f"{folder} has no PNG image; check the path, or make the dataset again with another --seed")
     try:
