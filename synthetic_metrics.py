@@ -6,6 +6,7 @@ on which. Each number has a 95 % interval and stands beside its floor, which is 
 2603.09625, whose FID against the real test split is 2.09 for real training images, 16.7 for StyleGAN's).
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,12 @@ from aras.errors import UserError
 from aras.feature_maps.draws import folders_given
 from aras.feature_spaces import FEATURES, digest_of, encoder_space, open_space
 from aras.fidelity.alignment import warning
-from aras.fidelity.figures import draw_figures
+from aras.fidelity.figures import FIGURES, draw_figures, figures_of
 from aras.fidelity.noise import NOISE, noise_folder, noise_names, write_noise
 from aras.fidelity.running import TRAINING, Judge, Plan, check_failures, compute, measure_all, results_of
 from aras.fidelity.sets import NONE, Size, Wanted, check_sizes, drawn, equal_number, find_sets, masks_beside, names_in
 from aras.fidelity.table import table
-from aras.files import remove_parts, sole_writer, write_json
+from aras.files import read_json, remove_parts, sole_writer, write_json
 from aras.pairs import GENERATED, SUFFIX, image_size
 from aras.runs import begin_run
 from aras.segmenter import OWN_WEIGHTS, PUBLISHED_WEIGHTS, load_segmenter, weights_or_default
@@ -161,6 +162,24 @@ def tell(plan: Plan, options: dict[str, Any]) -> None:
         click.echo(f"WARNING: {said}")
 
 
+def write(plan: Plan, results: dict[str, Any], wants_figures: bool) -> None:
+    """Write the figures, then fidelity.json, unless all is there already; figures that are not wanted go.
+
+    fidelity.json is there only while the figures are of it, so a run that was killed between them draws them again.
+    """
+    path, figures = plan.outdir / "fidelity.json", figures_of(plan, results) if wants_figures else []
+    told = json.loads(json.dumps(results))
+    if path.is_file() and read_json(path) == told and all(figure.is_file() for figure in figures):
+        return
+    path.unlink(missing_ok=True)
+    if wants_figures:
+        draw_figures(plan, results)
+    else:
+        for name in FIGURES:
+            (plan.outdir / name).unlink(missing_ok=True)
+    write_json(path, results)
+
+
 def run(plan: Plan, options: dict[str, Any]) -> None:
     """Measure everything and write it."""
     share_cores()
@@ -177,9 +196,7 @@ def run(plan: Plan, options: dict[str, Any]) -> None:
             found[name] = measured
             click.echo(f"Measured {name}")
     results = results_of(plan, spaces, judge, symmetries, found, options["seed"])
-    write_json(plan.outdir / "fidelity.json", results)
-    if options["figures"]:
-        draw_figures(plan, results)
+    write(plan, results, options["figures"])
     record = plan.outdir / "run.json"
     record.unlink(missing_ok=True)  # what is written is what this command has made, whatever was there
     told = {name: value for name, value in options.items() if name != "dry_run"}

@@ -116,6 +116,16 @@ def test_a_bare_run_measures_the_published_sets_by_equal_numbers(measure):
         with Image.open(f"fidelity/{name}.png") as image:
             assert min(image.size) > 100
     assert json.loads(Path("fidelity/run.json").read_text())["options"]["max_images"] == 50_000
+    written = {path: path.stat().st_mtime_ns for path in Path("fidelity").glob("*.png")}
+    written[Path("fidelity/fidelity.json")] = Path("fidelity/fidelity.json").stat().st_mtime_ns
+    assert len(written) == 4
+    measure("--figures")
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    Path("fidelity/spectra.png").unlink()
+    measure("--figures")
+    assert Path("fidelity/spectra.png").is_file()
+    measure("--symmetries", 8)
+    assert not list(Path("fidelity").glob("*.png")), "figures of other numbers"
 
 
 def test_values_are_those_of_all_images_computed_at_once(measure):

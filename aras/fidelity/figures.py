@@ -21,15 +21,24 @@ MARKERS = "osD^vPX*"
 DPI = 200
 
 
+FIGURES = ("measures.png", "spectra.png", "neighbours.png")
+
+
+def figures_of(plan: Plan, results: dict[str, Any]) -> list[Path]:
+    """Return the figures that `results` have: the last one only where copies were looked for."""
+    looked = any(told["closest"] for told in shown(results).values())
+    return [plan.outdir / name for name in (FIGURES if looked else FIGURES[:2])]
+
+
 def draw_figures(plan: Plan, results: dict[str, Any]) -> None:
-    """Write measures.png and spectra.png, and neighbours.png where copies were looked for."""
-    draw_measures(plan.outdir / "measures.png", results)
-    draw_spectra(plan.outdir / "spectra.png", plan)
-    path = plan.outdir / "neighbours.png"
-    if any(told["closest"] for told in shown(results).values()):
-        draw_neighbours(path, plan, results)
+    """Write the figures that `results` have, and delete the others."""
+    measures, spectra, neighbours = (plan.outdir / name for name in FIGURES)
+    draw_measures(measures, results)
+    draw_spectra(spectra, plan)
+    if neighbours in figures_of(plan, results):
+        draw_neighbours(neighbours, plan, results)
     else:
-        path.unlink(missing_ok=True)
+        neighbours.unlink(missing_ok=True)
 
 
 def shown(results: dict[str, Any]) -> dict[str, Any]:
