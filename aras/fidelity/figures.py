@@ -1,5 +1,6 @@
 """Figures of a comparison: measures beside their floor, mean power spectra, and the images nearest to training ones."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ FLOOR, REFERENCE = "#666666", "#000000"
 COLUMNS = 4
 MARKERS = "osD^vPX*"
 DPI = 200
+TITLE_WIDTH = 42  # letters in the width of a panel
 
 
 FIGURES = ("measures.png", "spectra.png", "neighbours.png")
@@ -113,7 +115,7 @@ def draw_panel(
     axes.set_yticks(range(len(named)), [name for name, _ in named], fontsize=7)
     axes.set_ylim(len(named) - 0.5, -0.5)
     better = "left is better" if about["better"] == "lower" else "right is better"
-    axes.set_title(about["heading"].replace(", by", ",\nby"), fontsize=8)
+    axes.set_title(textwrap.fill(about["heading"], TITLE_WIDTH), fontsize=8)
     axes.set_xlabel(f"{about['unit']} ({better})".strip(), fontsize=7, labelpad=1)
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", alpha=0.25)
