@@ -112,6 +112,7 @@ def assert_close(one, other):
         torch.testing.assert_close(one[name], other[name], rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dice", "dice+ce"])
 def test_two_shares_have_the_loss_the_gradients_and_the_statistics_of_the_whole_batch(shared, name):
     from aras.segmentation import losses
@@ -125,10 +126,12 @@ def test_two_shares_have_the_loss_the_gradients_and_the_statistics_of_the_whole_
         assert_close(found[name]["buffers"], alone["buffers"])
 
 
+@pytest.mark.slow
 def test_a_synchronised_model_has_the_names_of_the_plain_one(shared):
     assert shared[0]["names"] == shared[1]["names"] == list(model().state_dict())
 
 
+@pytest.mark.slow
 def test_numbers_are_summed_arrays_gathered_and_the_first_decides(shared):
     assert [float(found["sum"]) for found in shared] == [3, 3]
     assert [found["first"] for found in shared] == [{"rank": 0, "list": [1, 2]}] * 2

@@ -96,6 +96,7 @@ def test_every_line_is_a_command_that_its_script_understands(paper, source):
         assert {seed for _, *rest, seed in trained if rest == [*kind]} == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again_and_a_line_done_anew_brings_on_what_reads_it(paper, tmp_path):
     assert paper().returncode == 0
     lines = listed(paper)
@@ -171,6 +172,7 @@ def test_options_reach_their_scripts_and_paths_may_have_spaces(paper, tmp_path):
     assert any(str(spaced) in shlex.join(row[4]) for row in listed(paper, PAPER_DATA=spaced))
 
 
+@pytest.mark.slow
 def test_slurm_runs_the_same_lines_each_stage_after_those_it_reads(paper, tmp_path):
     """Against an sbatch that runs each task at once, which is one order that SLURM could take.
 
@@ -211,6 +213,7 @@ print(len(jobs) + 1)
     assert subprocess.run(["bash", "-n", ROOT / "runs" / "paper.sbatch"], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_it_and_the_next_run_goes_on(paper, tmp_path):
     (tmp_path / "log").write_text("")
     environment = paper.environment | {"HANG": "generative_trainer"}
