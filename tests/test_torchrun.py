@@ -20,12 +20,15 @@ SETTING = ("--arch", "Unet", "--lr", 1e-5, "--epochs", 2, "--eval-batch-size", 2
 depend, such as a bias before batch normalisation, has rounding noise for a gradient, and Adam takes a whole step of it.
 """
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""torchrun sees to that for two processes of a node, not for one, and other threads add up in another order."""
+
 PREDICTIONS = f"ARAS400k_Unet_{ENCODER}.zip"
 
 
 def run(data, outdir, *more):
     told = command(data, outdir, *SETTING, *more, processes=2)
-    return subprocess.run(told, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(told, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def elastic(data, outdir, *torchrun, **environment):
     at = told.index("--standalone")
     told[at : at + 1] = map(str, (*torchrun, "--max-restarts", 2))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(told, **pipes, text=True, env={**os.environ, **environment})
+    return subprocess.Popen(told, **pipes, text=True, env={**ENVIRONMENT, **environment})
 
 
 def in_the_second_epoch(outdir):
